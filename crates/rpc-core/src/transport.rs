@@ -1,0 +1,112 @@
+//! The async face of the transport contract. Its blocking twin is
+//! [`blocking::Transport`](crate::blocking::Transport); both include the same words.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use crate::{
+    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, Delivery, Fate, Message, QueueSpec,
+    ShortString, TransportError,
+};
+
+#[doc = include_str!("contract/transport.md")]
+#[async_trait]
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// The name of the kind of transport, for people to read.
+    fn name(&self) -> &'static str;
+
+    #[doc = include_str!("contract/declare.md")]
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError>;
+
+    #[doc = include_str!("contract/publish.md")]
+    async fn publish(
+        &self,
+        to: &Address,
+        message: Message,
+        deadline: Instant,
+    ) -> Result<Confirm, TransportError>;
+
+    #[doc = include_str!("contract/consume.md")]
+    async fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError>;
+
+    #[doc = include_str!("contract/ack.md")]
+    async fn ack(&self, token: AckToken) -> Result<(), TransportError>;
+
+    #[doc = include_str!("contract/reject.md")]
+    async fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError>;
+
+    #[doc = include_str!("contract/cancel.md")]
+    async fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError>;
+
+    #[doc = include_str!("contract/close.md")]
+    async fn close(&self) -> Result<(), TransportError>;
+}
+
+/// The receiving end of a [`Transport::consume`].
+#[async_trait]
+pub trait Consumer: Debug + Send {
+    /// Its identity, for [`Transport::cancel`].
+    fn id(&self) -> ConsumerId;
+
+    /// The name of its queue: of an inbox, what goes into `reply_to`.
+    fn queue(&self) -> &ShortString;
+
+    #[doc = include_str!("contract/recv.md")]
+    async fn recv(&mut self) -> Result<Option<Delivery>, TransportError>;
+}
+
+/// Forwards every method, so that a pointer to a transport is one: `Client<Arc<dyn Transport>>` is
+/// the client whose backend is chosen at run time.
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: Transport + ?Sized> Transport for $pointer<T> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            async fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
+                (**self).declare(queue).await
+            }
+
+            async fn publish(
+                &self,
+                to: &Address,
+                message: Message,
+                deadline: Instant,
+            ) -> Result<Confirm, TransportError> {
+                (**self).publish(to, message, deadline).await
+            }
+
+            async fn consume(
+                &self,
+                options: ConsumeOptions,
+            ) -> Result<Box<dyn Consumer>, TransportError> {
+                (**self).consume(options).await
+            }
+
+            async fn ack(&self, token: AckToken) -> Result<(), TransportError> {
+                (**self).ack(token).await
+            }
+
+            async fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
+                (**self).reject(token, fate).await
+            }
+
+            async fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
+                (**self).cancel(consumer).await
+            }
+
+            async fn close(&self) -> Result<(), TransportError> {
+                (**self).close().await
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);

@@ -1,0 +1,41 @@
+//! The sans-IO core of RPC over a message broker.
+//!
+//! Everything that can be wrong about a remote call is decided here, by plain values that own no
+//! socket, no clock, no thread and no `async`: who a reply belongs to, when a call has ended and
+//! whether it ran, what an error looks like on the wire, and in which order a request is answered
+//! and acknowledged. Time comes in as an argument, random ids come in as arguments, and the
+//! drivers in `rpc-core` do the I/O.
+//!
+//! Two machines, each in the style that fits it:
+//!
+//! * [`client::Calls`] multiplexes many calls over time, so it is driven by events. `handle_*`
+//!   takes what happened, `poll_*` says what to do now, plain verbs are commands, plain nouns are
+//!   getters.
+//! * [`server::Acceptor`] turns one delivery into one [`server::Job`], whose steps have a fixed
+//!   order, so each step is a type. The acknowledgement can only be had from a
+//!   [`server::Unsettled`], and that only by taking the reply out first.
+//!
+//! A driver locks the machine, feeds it one event, drains what it wants, unlocks, and only then
+//! does the I/O.
+
+mod address;
+pub mod client;
+mod correlation;
+mod error;
+mod headers;
+mod message;
+mod reason;
+pub mod server;
+mod short_string;
+mod status;
+pub mod wire;
+
+pub use address::Address;
+pub use client::CallError;
+pub use correlation::CallId;
+pub use error::{ErrorKind, TransportError};
+pub use headers::{HeaderValue, Headers, HeadersTooLarge};
+pub use message::{AckToken, ConsumerId, Delivery, DeliveryMode, Expiration, Message};
+pub use reason::Reason;
+pub use short_string::{ShortString, TooLong};
+pub use status::{Certainty, Code, Origin, Status};
