@@ -109,7 +109,7 @@ mod tests {
         #[test]
         fn one_id_has_one_spelling(text in "[A-Za-z0-9_-]{22}") {
             if let Some(id) = CallId::from_correlation_id(&text) {
-                prop_assert_eq!(id.to_correlation_id().as_str(), text.as_str());
+                prop_assert_eq!(id.to_correlation_id(), text.as_str());
             }
         }
 

@@ -13,7 +13,28 @@
 //!
 //! The [`AckToken`] sits inside from the first step to the last. A driver cannot acknowledge before
 //! the reply is out, since only [`AfterReply::handle_publish`] gives the token back, and it cannot
-//! do so twice, since every step consumes the one before.
+//! do so twice, since every step consumes the one before:
+//!
+//! ```compile_fail,E0382
+//! # use rpc_proto::server::{AfterReply, Verdict};
+//! fn twice(then: AfterReply) -> (Verdict, Verdict) {
+//!     (then.handle_publish(Ok(())), then.handle_publish(Ok(())))
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # use rpc_proto::server::{Response, Running, Settlement};
+//! # use std::time::Instant;
+//! fn twice(running: Running, now: Instant) -> (Settlement, Settlement) {
+//!     (running.finish(now, Ok(Response::default())), running.panicked(now))
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # use rpc_proto::AckToken;
+//! fn must_be_clone<T: Clone>() {}
+//! must_be_clone::<AckToken>();
+//! ```
 
 mod counters;
 mod settlement;
@@ -202,6 +223,7 @@ impl Job {
     /// # Errors
     ///
     /// The settlement of a request whose deadline has passed while it waited: it does not run.
+    #[expect(clippy::result_large_err, reason = "either way it is moved on at once")]
     pub fn begin(self, now: Instant) -> Result<(Request, Running), Settlement> {
         let Self { request, envelope } = self;
         if request.deadline <= now {
@@ -211,7 +233,6 @@ impl Job {
     }
 
     /// Hands the request back, unanswered, for another worker to take.
-    #[must_use]
     pub fn abandon(self) -> Verdict {
         self.envelope.counters.requeued.add();
         Verdict::requeue(self.envelope.token)
@@ -227,7 +248,6 @@ pub struct Running {
 
 impl Running {
     /// The handler has answered.
-    #[must_use]
     pub fn finish(self, now: Instant, answer: Result<Response, Status>) -> Settlement {
         let Self { envelope } = self;
         let message = match answer {
@@ -256,7 +276,6 @@ impl Running {
     }
 
     /// The handler panicked.
-    #[must_use]
     pub fn panicked(self, now: Instant) -> Settlement {
         self.envelope.counters.panicked.add();
         // What the panic said stays in this process: it may speak of anything.

@@ -45,7 +45,6 @@ impl AfterReply {
     /// What will fail again for this reply, wherever it is tried, ends the matter: the request is
     /// acknowledged, the reply counted as undeliverable. What failed for this connection only puts
     /// the request back, so that another worker answers it.
-    #[must_use]
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Verdict {
         let Err(error) = result else {
             self.counters.replied.add();

@@ -1,0 +1,93 @@
+//! What both faces of the client do around a call: encode, decode, reckon the deadline.
+
+use std::time::{Duration, Instant};
+
+use rpc_proto::client::Request;
+use rpc_proto::wire::{Reply, media_type};
+use rpc_proto::{Address, CallError, Headers, ShortString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{CallOptions, ClientOptions, Table};
+use crate::codec::{self, Codec};
+
+/// A client without its transport.
+#[derive(Debug)]
+pub(crate) struct Stub {
+    pub(crate) options: ClientOptions,
+    pub(crate) reply_to: ShortString,
+    pub(crate) table: Table,
+}
+
+impl Stub {
+    pub(crate) fn new(options: ClientOptions, reply_to: ShortString) -> Self {
+        let table = Table::new(options.limits);
+        Self {
+            options,
+            reply_to,
+            table,
+        }
+    }
+
+    pub(crate) const fn service(&self) -> &Address {
+        &self.options.service
+    }
+
+    pub(crate) fn deadline(&self, options: CallOptions) -> Instant {
+        // A day is the longest a call may take, and keeps the sum from overflowing.
+        let timeout = options.timeout.unwrap_or(self.options.timeout);
+        Instant::now() + timeout.min(self.options.limits.max_timeout.min(DAY))
+    }
+
+    pub(crate) fn encode<Req: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        arguments: &Req,
+    ) -> Result<Request, CallError> {
+        let unencodable = |why: String| CallError::RequestUnencodable(why);
+        let codec = self
+            .options
+            .codec
+            .as_deref()
+            .ok_or_else(|| unencodable(NO_CODEC.into()))?;
+        let name = ShortString::new(method)
+            .map_err(|error| unencodable(format!("the method name has {error}")))?;
+        let body =
+            codec::encode(codec, arguments).map_err(|error| unencodable(error.to_string()))?;
+        Ok(Request {
+            body,
+            content_type: Some(codec.content_type()),
+            delivery_mode: self.options.delivery_mode,
+            headers: Headers::new(),
+            method: Some(name).filter(|name| !name.is_empty()),
+        })
+    }
+
+    pub(crate) fn decode<Resp: DeserializeOwned>(&self, reply: &Reply) -> Result<Resp, CallError> {
+        let undecodable = |why: String| CallError::ReplyUndecodable(why);
+        let codec = self
+            .reply_codec(reply.content_type.as_ref())
+            .ok_or_else(|| {
+                undecodable(format!(
+                    "no codec for {:?}",
+                    reply.content_type.clone().unwrap_or_default()
+                ))
+            })?;
+        codec::decode(codec, &reply.body).map_err(|error| undecodable(error.to_string()))
+    }
+
+    /// A plain peer may leave the content type out, and then answers in that of the request.
+    fn reply_codec(&self, content_type: Option<&ShortString>) -> Option<&dyn Codec> {
+        let own = self.options.codec.as_deref();
+        match content_type {
+            None => own,
+            Some(given) => own
+                .filter(|own| own.content_type() == *media_type(given.as_str()))
+                .or_else(|| self.options.codecs.find(Some(given)).map(|codec| &**codec)),
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const NO_CODEC: &str = "no codec is built in: enable a codec feature, or give the client one";

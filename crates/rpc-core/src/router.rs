@@ -1,0 +1,221 @@
+//! A service made of named methods with typed handlers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use rpc_proto::server::{Request, Response};
+use rpc_proto::{Reason, ShortString, Status};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, Codec, Codecs};
+use crate::service::{Answer, Service, Work};
+
+/// Named methods, each a function from one serde type to another.
+///
+/// The request's content type names the codec; the answer goes back in the same one. An unknown
+/// method, an unknown content type or a body that does not decode is answered with a typed error,
+/// and the handler does not run.
+///
+/// ```
+/// use rpc_core::{Router, Status};
+///
+/// let router = Router::new()
+///     .handle("double", |n: u64| n.checked_mul(2).ok_or_else(|| Status::out_of_range("too big")))
+///     .handle_async("greet", |name: String| async move { Ok(format!("hello, {name}")) })
+///     .default_method("double");
+/// # let _ = router;
+/// ```
+#[derive(Default)]
+pub struct Router {
+    codecs: Codecs,
+    default_method: Option<ShortString>,
+    methods: HashMap<ShortString, Handler>,
+}
+
+type Handler = Box<dyn Fn(Arc<dyn Codec>, Request) -> Work + Send + Sync>;
+
+impl Router {
+    /// No methods yet, and all codecs that are built in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            codecs: Codecs::built_in(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a method that answers at once.
+    ///
+    /// It runs where the request was received, so it should take microseconds; for more, use
+    /// [`handle_blocking`](Self::handle_blocking).
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle<Req, Resp>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Req) -> Result<Resp, Status> + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+    {
+        self.add(method, move |codec, request| {
+            Work::Ready(answer(&*codec, &request, &handler))
+        })
+    }
+
+    /// Adds a method that computes or waits for a while, in a thread that it may keep busy.
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle_blocking<Req, Resp>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Req) -> Result<Resp, Status> + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+    {
+        let handler = Arc::new(handler);
+        self.add(method, move |codec, request| {
+            let handler = Arc::clone(&handler);
+            Work::Blocking(Box::new(move || answer(&*codec, &request, &*handler)))
+        })
+    }
+
+    /// Adds a method that awaits.
+    ///
+    /// On the blocking face the future is driven by the worker's thread, without a runtime unless
+    /// the server was given one.
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle_async<Req, Resp, Fut>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Req) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+        Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
+    {
+        self.add(method, move |codec, request| {
+            match decode(&*codec, &request) {
+                Ok(arguments) => {
+                    let result = handler(arguments);
+                    Work::Async(Box::pin(async move { encode(&*codec, &result.await?) }))
+                }
+                Err(status) => Work::Ready(Err(status)),
+            }
+        })
+    }
+
+    /// Names the method of requests that name none, as those of plain scripts do.
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn default_method(mut self, method: &'static str) -> Self {
+        self.default_method = Some(ShortString::from_static(method));
+        self
+    }
+
+    /// Adds a codec, in place of one of the same content type.
+    #[must_use]
+    pub fn with_codec(mut self, codec: impl Codec) -> Self {
+        self.codecs = self.codecs.with(codec);
+        self
+    }
+
+    /// Sets which codecs are understood.
+    #[must_use]
+    pub fn with_codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
+    fn add(
+        mut self,
+        method: &'static str,
+        handler: impl Fn(Arc<dyn Codec>, Request) -> Work + Send + Sync + 'static,
+    ) -> Self {
+        self.methods
+            .insert(ShortString::from_static(method), Box::new(handler));
+        self
+    }
+
+    fn find(&self, request: &Request) -> Result<(&Handler, &Arc<dyn Codec>), Status> {
+        let method = request.method.as_ref().filter(|method| !method.is_empty());
+        let Some(method) = method.or(self.default_method.as_ref()) else {
+            let said = "the request names no method, and the service has no default one";
+            return Err(Status::framework(Reason::UnknownMethod, said));
+        };
+        let handler = self.methods.get(method).ok_or_else(|| {
+            Status::framework(Reason::UnknownMethod, format!("no method {method:?}"))
+        })?;
+        let codec = self
+            .codecs
+            .find(request.content_type.as_ref())
+            .ok_or_else(|| {
+                let known = self.codecs.content_types().collect::<Vec<_>>().join(", ");
+                let got = request.content_type.clone().unwrap_or_default();
+                let said = format!("no codec for {got:?}; there are {known}");
+                Status::framework(Reason::UnknownContentType, said)
+            })?;
+        Ok((handler, codec))
+    }
+}
+
+impl Service for Router {
+    fn call(&self, request: Request) -> Work {
+        match self.find(&request) {
+            Ok((handler, codec)) => handler(Arc::clone(codec), request),
+            Err(status) => Work::Ready(Err(status)),
+        }
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("methods", &self.methods.keys())
+            .field("default_method", &self.default_method)
+            .field("codecs", &self.codecs)
+            .finish()
+    }
+}
+
+fn answer<Req: DeserializeOwned, Resp: Serialize>(
+    codec: &dyn Codec,
+    request: &Request,
+    handler: &impl Fn(Req) -> Result<Resp, Status>,
+) -> Answer {
+    encode(codec, &handler(decode(codec, request)?)?)
+}
+
+fn decode<Req: DeserializeOwned>(codec: &dyn Codec, request: &Request) -> Result<Req, Status> {
+    codec::decode(codec, &request.body)
+        .map_err(|error| Status::framework(Reason::RequestUndecodable, error.to_string()))
+}
+
+fn encode<Resp: Serialize>(codec: &dyn Codec, result: &Resp) -> Answer {
+    let body = codec::encode(codec, result)
+        .map_err(|error| Status::framework(Reason::ReplyUnencodable, error.to_string()))?;
+    Ok(Response {
+        body,
+        content_type: Some(codec.content_type()),
+    })
+}
