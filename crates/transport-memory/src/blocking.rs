@@ -1,0 +1,68 @@
+//! The blocking face. Nothing here waits but `recv`.
+
+use std::future::poll_fn;
+use std::time::Instant;
+
+use rpc_core::blocking::{Consumer, Transport};
+use rpc_core::{
+    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, Delivery, Fate, Message, QueueSpec,
+    ShortString, TransportError, park,
+};
+
+use crate::connection::MemoryTransport;
+use crate::consumer::MemoryConsumer;
+use crate::refusal::Refusal;
+
+impl Transport for MemoryTransport {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
+        self.declare_queue(queue)
+    }
+
+    fn publish(
+        &self,
+        to: &Address,
+        message: Message,
+        _deadline: Instant,
+    ) -> Result<Confirm, TransportError> {
+        self.send(to, message)
+    }
+
+    fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {
+        Ok(Box::new(self.subscribe(options)?))
+    }
+
+    fn ack(&self, token: AckToken) -> Result<(), TransportError> {
+        self.settle(&token, Fate::Discard, "ack")
+    }
+
+    fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
+        self.settle(&token, fate, "reject")
+    }
+
+    fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
+        self.stop(consumer)
+    }
+
+    fn close(&self) -> Result<(), TransportError> {
+        self.end(Refusal::Closed);
+        Ok(())
+    }
+}
+
+impl Consumer for MemoryConsumer {
+    fn id(&self) -> ConsumerId {
+        self.consumer_id()
+    }
+
+    fn queue(&self) -> &ShortString {
+        self.queue_name()
+    }
+
+    fn recv(&mut self) -> Result<Option<Delivery>, TransportError> {
+        park::block_on(poll_fn(|context| self.poll_recv(context)))
+    }
+}

@@ -1,0 +1,380 @@
+//! The broker as a plain value: it owns no lock and no clock, and hands back whom to wake.
+
+mod ending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, QueueKind, QueueSpec, ShortString};
+
+use crate::effects::Effects;
+use crate::queue::{Credit, Ownership, Queue};
+use crate::refusal::Refusal;
+use crate::subscriber::{Flow, Subscriber};
+
+/// Queues, consumers and connections.
+///
+/// `W` is whatever wakes a waiting consumer; it is kept and handed back, never used.
+#[derive(Debug)]
+pub(crate) struct Broker<W> {
+    max_ready: usize,
+    connections: HashMap<ConnectionId, Connection>,
+    names: HashMap<ShortString, QueueId>,
+    queues: HashMap<QueueId, Queue>,
+    subscribers: HashMap<ConsumerId, Subscriber<W>>,
+    /// The last number given to a connection or a queue. None is used twice, so that a delivery of
+    /// a queue that is gone cannot come back into a younger one of its name.
+    last_number: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConnectionId(u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct QueueId(u64);
+
+#[derive(Debug, Default)]
+struct Connection {
+    ended: Option<Refusal>,
+    /// Every consumer it ever had, in order: eight bytes each, so that one of long ago is told
+    /// from a foreign one.
+    consumers: Vec<ConsumerId>,
+}
+
+/// What a consumer finds.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Parcel(Parcel),
+    End(Option<Refusal>),
+}
+
+/// A delivery whose message is still shared with the broker.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) message: Arc<Message>,
+    pub(crate) received_at: Instant,
+    pub(crate) redelivered: bool,
+    pub(crate) token: Option<AckToken>,
+}
+
+/// How the address of a direct inbox begins. What is sent to one that is gone vanishes.
+pub(crate) const DIRECT_PREFIX: &str = "amq.rabbitmq.reply-to.";
+
+impl<W> Broker<W> {
+    pub(crate) fn new(max_ready: NonZeroUsize) -> Self {
+        Self {
+            max_ready: max_ready.get(),
+            connections: HashMap::new(),
+            names: HashMap::new(),
+            queues: HashMap::new(),
+            subscribers: HashMap::new(),
+            last_number: 0,
+        }
+    }
+
+    pub(crate) fn connect(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.number());
+        self.connections.insert(id, Connection::default());
+        id
+    }
+
+    pub(crate) fn declare(&mut self, on: ConnectionId, spec: &QueueSpec) -> Result<(), Refusal> {
+        self.check_open(on)?;
+        let known = self.find(&spec.name).map(|queue| queue.ownership);
+        match (spec.kind, known) {
+            (QueueKind::Passive, Some(Ownership::Private)) if !self.owns(on, &spec.name) => {
+                Err(Refusal::Locked(spec.name.clone()))
+            }
+            (QueueKind::Passive, Some(_)) => Ok(()),
+            (QueueKind::Passive, None) => Err(Refusal::NoQueue(spec.name.clone())),
+            _ if spec.name.is_empty() || spec.name.as_str().starts_with("amq.") => {
+                Err(Refusal::Reserved(spec.name.clone()))
+            }
+            (kind, None) => {
+                self.add_queue(spec.name.clone(), Ownership::Shared(kind));
+                Ok(())
+            }
+            (kind, Some(Ownership::Shared(is))) if is == kind => Ok(()),
+            (wanted, Some(Ownership::Shared(is))) => Err(Refusal::Differs {
+                name: spec.name.clone(),
+                is,
+                wanted,
+            }),
+            // The names of private queues are reserved, so this is a second line of defence.
+            (_, Some(_)) => Err(Refusal::Locked(spec.name.clone())),
+        }
+    }
+
+    /// Begins to consume from a shared queue.
+    pub(crate) fn consume(
+        &mut self,
+        on: ConnectionId,
+        id: ConsumerId,
+        name: &ShortString,
+        prefetch: usize,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Result<(), Refusal> {
+        self.check_open(on)?;
+        let no_queue = || Refusal::NoQueue(name.clone());
+        let queue_id = *self.names.get(name).ok_or_else(no_queue)?;
+        let queue = self.queues.get_mut(&queue_id).ok_or_else(no_queue)?;
+        if !matches!(queue.ownership, Ownership::Shared(_)) {
+            return Err(Refusal::Locked(name.clone()));
+        }
+        let subscriber = Subscriber::new(on, queue_id, Flow::Settled(prefetch));
+        Self::subscribe(&mut self.connections, queue, on, id);
+        self.subscribers.insert(id, subscriber);
+        Self::dispatch(queue, &mut self.subscribers, now, effects);
+        Ok(())
+    }
+
+    /// Makes the inbox `name`, which nobody must know of yet, and begins to consume from it.
+    pub(crate) fn open_inbox(
+        &mut self,
+        on: ConnectionId,
+        id: ConsumerId,
+        name: ShortString,
+        ownership: Ownership,
+    ) -> Result<(), Refusal> {
+        self.check_open(on)?;
+        let queue_id = self.add_queue(name, ownership);
+        if let Some(queue) = self.queues.get_mut(&queue_id) {
+            Self::subscribe(&mut self.connections, queue, on, id);
+            let subscriber = Subscriber::new(on, queue_id, Flow::Automatic);
+            self.subscribers.insert(id, subscriber);
+        }
+        Ok(())
+    }
+
+    /// Takes a message in, or says why not. [`Refusal::is_end`] tells whether it was even looked at.
+    pub(crate) fn publish(
+        &mut self,
+        on: ConnectionId,
+        to: &Address,
+        message: Arc<Message>,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Result<(), Refusal> {
+        match self.route(on, to, now, effects) {
+            Ok(Some(queue_id)) => {
+                if let Some(queue) = self.queues.get_mut(&queue_id) {
+                    queue.push(message, now);
+                    Self::dispatch(queue, &mut self.subscribers, now, effects);
+                }
+                Ok(())
+            }
+            Ok(None) => {
+                effects.dropped.push(message);
+                Ok(())
+            }
+            Err(refusal) => {
+                effects.dropped.push(message);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// What there is for a consumer; `None` when it has to [`wait`](Self::wait).
+    pub(crate) fn receive(&mut self, id: ConsumerId) -> Option<Received> {
+        match self.subscribers.get_mut(&id) {
+            Some(subscriber) => subscriber.receive(id),
+            None => Some(Received::End(None)),
+        }
+    }
+
+    /// Remembers whom to wake for a consumer. Returns whom it forgot, to be dropped outside the lock.
+    #[must_use]
+    pub(crate) fn wait(&mut self, id: ConsumerId, waiter: W) -> Option<W> {
+        match self.subscribers.get_mut(&id) {
+            Some(subscriber) => subscriber.wait(waiter),
+            None => Some(waiter),
+        }
+    }
+
+    /// Settles a delivery. One that is done and one that is discarded are the same here.
+    pub(crate) fn settle(
+        &mut self,
+        on: ConnectionId,
+        token: &AckToken,
+        fate: Fate,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Result<(), Refusal> {
+        let id = token.consumer();
+        if !self.is_consumer_of(on, id) {
+            return Err(Refusal::ForeignToken);
+        }
+        self.check_open(on)?;
+        let subscriber = self.subscribers.get_mut(&id).ok_or(Refusal::ForeignToken)?;
+        let before = subscriber.credit();
+        let entry = subscriber
+            .settle(token.tag())
+            .ok_or(Refusal::ForeignToken)?;
+        let regained = before == Credit::Spent && subscriber.credit() == Credit::Left;
+        let queue_id = subscriber.queue;
+        if subscriber.is_done() {
+            self.subscribers.remove(&id);
+        }
+        // The queue may be gone, and what was in it with it.
+        let Some(queue) = self.queues.get_mut(&queue_id) else {
+            effects.dropped.push(entry.message);
+            return Ok(());
+        };
+        match fate {
+            Fate::Discard => {
+                queue.unsettled -= 1;
+                effects.dropped.push(entry.message);
+            }
+            // Whatever else it may be one day, the message must not get lost.
+            _ => queue.take_back(entry),
+        }
+        if regained {
+            queue.join(id);
+        }
+        Self::dispatch(queue, &mut self.subscribers, now, effects);
+        Ok(())
+    }
+
+    /// How many messages are ready in a queue.
+    pub(crate) fn ready_len(
+        &mut self,
+        name: &ShortString,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Option<usize> {
+        let queue = self.queues.get_mut(self.names.get(name)?)?;
+        queue.drop_expired(now, &mut effects.dropped);
+        Some(queue.ready_len())
+    }
+
+    /// How many messages of a queue are with consumers and not settled.
+    pub(crate) fn unsettled_len(&self, name: &ShortString) -> Option<usize> {
+        self.find(name).map(|queue| queue.unsettled)
+    }
+
+    /// How many messages a consumer was sent and has not received.
+    pub(crate) fn mailbox_len(&self, id: ConsumerId) -> usize {
+        self.subscribers.get(&id).map_or(0, Subscriber::mailbox_len)
+    }
+
+    /// The queue that takes a message; `None` where the message vanishes.
+    fn route(
+        &mut self,
+        on: ConnectionId,
+        to: &Address,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Result<Option<QueueId>, Refusal> {
+        self.check_open(on)?;
+        if !to.exchange_name().is_empty() {
+            return Err(Refusal::NoExchange(to.exchange_name().clone()));
+        }
+        let name = to.routing_key();
+        let Some(queue_id) = self.names.get(name).copied() else {
+            return match name.as_str().starts_with(DIRECT_PREFIX) {
+                true => Ok(None),
+                false => Err(Refusal::NoRoute(name.clone())),
+            };
+        };
+        let Some(queue) = self.queues.get_mut(&queue_id) else {
+            return Err(Refusal::NoRoute(name.clone()));
+        };
+        queue.drop_expired(now, &mut effects.dropped);
+        let len = match (queue.ownership, queue.turn()) {
+            (Ownership::Shared(_), _) | (_, None) => queue.ready_len(),
+            // An inbox sends on at once, so what waits is in the mailbox.
+            (_, Some(id)) => self.mailbox_len(id),
+        };
+        if len >= self.max_ready {
+            return Err(Refusal::Full {
+                name: name.clone(),
+                max: self.max_ready,
+            });
+        }
+        Ok(Some(queue_id))
+    }
+
+    /// Hands out what is ready, by turns, to those that have credit.
+    fn dispatch(
+        queue: &mut Queue,
+        subscribers: &mut HashMap<ConsumerId, Subscriber<W>>,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) {
+        while let Some(id) = queue.turn() {
+            let Some(subscriber) = subscribers.get_mut(&id) else {
+                queue.end_turn(Credit::Spent);
+                continue;
+            };
+            let Some(entry) = queue.pop(now, &mut effects.dropped) else {
+                return;
+            };
+            effects.wakes.extend(subscriber.send(entry, now));
+            if matches!(subscriber.flow(), Flow::Settled(_)) {
+                queue.unsettled += 1;
+            }
+            queue.end_turn(subscriber.credit());
+        }
+    }
+
+    /// Makes the consumer `id` one of `queue` and of the connection `on`.
+    fn subscribe(
+        connections: &mut HashMap<ConnectionId, Connection>,
+        queue: &mut Queue,
+        on: ConnectionId,
+        id: ConsumerId,
+    ) {
+        queue.consumers += 1;
+        queue.join(id);
+        if let Some(Connection { consumers, .. }) = connections.get_mut(&on) {
+            // Ids grow, but two that were made at the same time may come in the other order.
+            let place = consumers.partition_point(|other| *other < id);
+            consumers.insert(place, id);
+        }
+    }
+
+    fn add_queue(&mut self, name: ShortString, ownership: Ownership) -> QueueId {
+        let id = QueueId(self.number());
+        self.names.insert(name.clone(), id);
+        self.queues.insert(id, Queue::new(name, ownership));
+        id
+    }
+
+    fn find(&self, name: &ShortString) -> Option<&Queue> {
+        self.queues.get(self.names.get(name)?)
+    }
+
+    /// Whether the queue of this name is an inbox of the connection `on`.
+    fn owns(&self, on: ConnectionId, name: &ShortString) -> bool {
+        self.find(name)
+            .and_then(Queue::turn)
+            .and_then(|id| self.subscribers.get(&id))
+            .is_some_and(|subscriber| subscriber.connection == on)
+    }
+
+    fn is_consumer_of(&self, on: ConnectionId, id: ConsumerId) -> bool {
+        self.connections
+            .get(&on)
+            .is_some_and(|connection| connection.consumers.binary_search(&id).is_ok())
+    }
+
+    fn check_open(&self, on: ConnectionId) -> Result<(), Refusal> {
+        match self.connections.get(&on) {
+            Some(Connection { ended: None, .. }) => Ok(()),
+            Some(Connection {
+                ended: Some(cause), ..
+            }) => Err(cause.clone()),
+            None => Err(Refusal::Closed),
+        }
+    }
+
+    const fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}

@@ -1,0 +1,105 @@
+//! The broker as people hold it: shared by all its transports, behind one lock.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use rpc_core::ShortString;
+
+use crate::broker::Broker;
+use crate::connection::MemoryTransport;
+use crate::effects::Effects;
+
+/// A message broker inside this process. Cheap to clone: clones are the same broker.
+#[derive(Clone)]
+pub struct MemoryBroker {
+    state: Arc<Mutex<Broker<Waker>>>,
+}
+
+impl MemoryBroker {
+    /// How many messages are ready in one queue at most, unless
+    /// [`with_max_ready`](Self::with_max_ready) says otherwise.
+    pub const MAX_READY: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
+
+    /// A broker with no queues, which holds [`MAX_READY`](Self::MAX_READY) messages in each.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_max_ready(Self::MAX_READY)
+    }
+
+    /// A broker that refuses what is published to a queue where `max_ready` messages are ready.
+    ///
+    /// What consumers hold does not count, and what comes back into a queue is never refused.
+    #[must_use]
+    pub fn with_max_ready(max_ready: NonZeroUsize) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(Broker::new(max_ready))),
+        }
+    }
+
+    /// A new connection to this broker.
+    #[must_use]
+    pub fn connect(&self) -> MemoryTransport {
+        let connection = self.lock().connect();
+        MemoryTransport::on(self.clone(), connection)
+    }
+
+    /// How many messages are ready in a queue, or `None` when there is no such queue. What consumers
+    /// have been sent is not ready.
+    #[must_use]
+    pub fn queue_len(&self, name: &str) -> Option<usize> {
+        let name = ShortString::new(name).ok()?;
+        let now = Instant::now();
+        self.with(|broker, effects| broker.ready_len(&name, now, effects))
+    }
+
+    /// How many messages of a queue are with consumers and not settled, received or not; `None`
+    /// when there is no such queue. Of an inbox always 0.
+    #[must_use]
+    pub fn unsettled(&self, name: &str) -> Option<usize> {
+        let name = ShortString::new(name).ok()?;
+        self.lock().unsettled_len(&name)
+    }
+
+    /// Deletes a queue with all that is in it, as an operator would; whether there was one.
+    ///
+    /// Its consumers end with [`NotFound`](rpc_core::ErrorKind::NotFound). Tokens of its deliveries
+    /// stay valid, and nothing comes back.
+    pub fn delete_queue(&self, name: &str) -> bool {
+        let Ok(name) = ShortString::new(name) else {
+            return false;
+        };
+        self.with(|broker, effects| broker.delete(&name, effects))
+    }
+
+    /// Does one thing to the broker, and afterwards, outside the lock, what it entails.
+    pub(crate) fn with<R>(
+        &self,
+        verb: impl FnOnce(&mut Broker<Waker>, &mut Effects<Waker>) -> R,
+    ) -> R {
+        let mut effects = Effects::default();
+        let result = verb(&mut self.lock(), &mut effects);
+        effects.run();
+        result
+    }
+
+    /// The broker itself. Nothing foreign runs under this lock, so poison is of no meaning.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Broker<Waker>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the state: it holds the bodies of messages.
+        f.debug_struct("MemoryBroker").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+//! A client and a worker in plain threads, on RabbitMQ, with no async runtime anywhere.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rpc_core::blocking::{Client, Server, Transport};
+use rpc_core::{ClientOptions, QueueKind, QueueSpec, Router, ServerOptions, ShortString};
+use transport_amiquip::{AmiquipConfig, AmiquipTransport};
+
+fn main() -> anyhow::Result<()> {
+    let queue = ShortString::from_static("example.blocking");
+    let config = AmiquipConfig::new(rpc_examples::broker_url()?);
+    let transport = Arc::new(AmiquipTransport::connect(config)?);
+
+    let router = Router::new().handle("add", |(a, b): (u64, u64)| Ok(a + b));
+    let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+    let server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec))?;
+
+    let client = Client::new(Arc::clone(&transport), ClientOptions::new(queue))?;
+    let callers = (0..4u64).map(|n| {
+        let client = client.clone();
+        thread::spawn(move || client.call::<_, u64>("add", &(n, n)))
+    });
+    for (n, caller) in callers.collect::<Vec<_>>().into_iter().enumerate() {
+        let sum = caller.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+        println!("{n} + {n} = {sum}");
+    }
+
+    server.drain(Duration::from_secs(5));
+    transport.close()?;
+    Ok(())
+}
