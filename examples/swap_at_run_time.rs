@@ -24,7 +24,7 @@ async fn connect(name: &str) -> anyhow::Result<Arc<dyn Transport>> {
             // async face.
             let config = AmiquipConfig::new(rpc_examples::broker_url()?);
             let connect = move || AmiquipTransport::connect(config);
-            Arc::new(Offload::new(tokio::task::spawn_blocking(connect).await??))
+            Arc::new(Offload::new(tokio::task::spawn_blocking(connect).await??)?)
         }
         other => anyhow::bail!("no transport {other:?}: memory, lapin or amiquip"),
     })

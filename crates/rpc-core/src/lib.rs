@@ -48,6 +48,8 @@
 //!
 //! A feature changes what there is, never how it behaves.
 
+#[cfg(all(feature = "tokio", feature = "blocking"))]
+pub mod adapt;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 #[cfg(any(feature = "tokio", feature = "blocking"))]

@@ -93,27 +93,21 @@ impl Crew {
     ) -> Result<(), TransportError> {
         let mut threads = lock(&self.threads);
         if threads.ended {
-            return Err(TransportError::new(
-                ErrorKind::Closed,
-                self.transport,
-                role,
-            ));
+            return Err(TransportError::new(ErrorKind::Closed, self.transport, role));
         }
         threads.handles.retain(|handle| !handle.is_finished());
-        let present = Present(Arc::clone(self));
+        let crew = Arc::clone(self);
         let handle = thread::Builder::new()
             .name(format!("offload-{role}"))
             .spawn(move || {
-                // Dropped last, after all that `work` has taken along.
-                let _present = present;
+                // Declared first and so dropped last, after all that `work` has taken along.
+                let _present = Present(crew);
                 work();
-            });
-        // Counted even when there is no thread: what was to mark its end has been dropped then,
-        // and waits for this lock or has yet to take it.
+            })
+            .map_err(|error| no_thread(self.transport, role, error))?;
+        // The lock is still held: the thread cannot be counted out before it is counted in.
         threads.running += 1;
-        threads
-            .handles
-            .push(handle.map_err(|error| no_thread(self.transport, role, error))?);
+        threads.handles.push(handle);
         Ok(())
     }
 

@@ -44,7 +44,7 @@ impl Feed {
     }
 
     /// Adds a delivery, waiting for room; hands it back when the feed was stopped.
-    pub(super) fn push(&self, delivery: Delivery) -> Result<(), Delivery> {
+    pub(super) fn push(&self, delivery: Delivery) -> Option<Delivery> {
         let mut state = self
             .changed
             .wait_while(lock(&self.state), |state| {
@@ -52,13 +52,13 @@ impl Feed {
             })
             .unwrap_or_else(PoisonError::into_inner);
         if state.stopped {
-            return Err(delivery);
+            return Some(delivery);
         }
         state.ready.push_back(delivery);
         let waker = state.waker.take();
         drop(state);
         wake(waker);
-        Ok(())
+        None
     }
 
     /// Says that no more will come, and why.
@@ -114,9 +114,10 @@ impl Feed {
         self.changed.notify_all();
     }
 
-    /// Whether the pump has let go of everything.
-    pub(super) fn is_over(&self) -> bool {
-        lock(&self.state).over
+    /// Whether nothing is left to cancel: the pump is gone and all it took was returned.
+    pub(super) fn is_spent(&self) -> bool {
+        let state = lock(&self.state);
+        state.over && state.ready.is_empty()
     }
 
     /// Waits until the pump has let go of everything; `false` when it has not by `deadline`.

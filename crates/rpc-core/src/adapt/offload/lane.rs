@@ -193,18 +193,16 @@ impl<C: Command> Lane<C> {
     ///
     /// The lane's own thread cannot do that: it may be held up in a command that has more time.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
-        let late: Vec<C>;
-        let next;
-        {
-            let mut state = lock(&self.state);
-            late = state
-                .queue
-                .extract_if(.., |command| {
-                    command.deadline() <= now || command.is_abandoned()
-                })
-                .collect();
-            next = state.queue.iter().map(Command::deadline).min();
+        let is_late = |command: &C| command.deadline() <= now || command.is_abandoned();
+        let mut late = VecDeque::new();
+        let mut state = lock(&self.state);
+        if state.queue.iter().any(is_late) {
+            (late, state.queue) = std::mem::take(&mut state.queue)
+                .into_iter()
+                .partition(is_late);
         }
+        let next = state.queue.iter().map(Command::deadline).min();
+        drop(state);
         for command in late {
             command.refuse(self.transport, ErrorKind::Timeout);
         }
