@@ -18,7 +18,7 @@ use rpc_proto::server::{Accepted, Acceptor, AfterReply, Job, Request, Settlement
 use rpc_proto::{ConsumerId, ErrorKind, TransportError};
 
 use super::{Consumer, Transport};
-use crate::server::{CatchUnwind, Panicked, catch_unwind};
+use crate::server::{AtWork, CatchUnwind, Panicked, catch_unwind};
 use crate::{
     Answer, Confirm, ConsumeOptions, DrainReport, Fate, ServerOptions, Service, Work, park,
 };
@@ -272,24 +272,6 @@ impl<T: Transport, S: Service> Worker<T, S> {
             tracing::debug!(%error, "a request could not be settled");
         }
         self.at_work.end();
-    }
-}
-
-/// How many requests are at work.
-#[derive(Debug, Default)]
-struct AtWork(std::sync::atomic::AtomicUsize);
-
-impl AtWork {
-    fn begin(&self) {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn count(&self) -> usize {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{CatchUnwind, DrainReport, Panicked, ServerOptions, catch_unwind};
+use super::{AtWork, CatchUnwind, DrainReport, Panicked, ServerOptions, catch_unwind};
 use crate::{Answer, ConsumeOptions, Consumer, Fate, Service, Transport, Work};
 
 /// Serves a [`Service`] from a queue, over any [`Transport`].
@@ -24,7 +24,16 @@ pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
     consumer: ConsumerId,
     /// Ends with the requests still at work and the reason why no more are taken.
-    receiver: JoinHandle<Ended>,
+    receiver: Receiver,
+}
+
+/// The receiving task, which ends with its handle.
+struct Receiver(JoinHandle<Ended>);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 type Ended = (JoinSet<()>, Result<(), TransportError>);
@@ -36,6 +45,7 @@ struct Worker<T, S> {
     /// One permit for each handler that may run; closed when no further one may begin.
     slots: Semaphore,
     settle_timeout: Duration,
+    at_work: AtWork,
 }
 
 impl<T: Transport, S: Service> Server<T, S> {
@@ -67,8 +77,9 @@ impl<T: Transport, S: Service> Server<T, S> {
             acceptor: Acceptor::new(policy),
             slots: Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS)),
             settle_timeout,
+            at_work: AtWork::default(),
         });
-        let receiver = tokio::spawn(receive(consumer, Arc::clone(&worker)));
+        let receiver = Receiver(tokio::spawn(receive(consumer, Arc::clone(&worker))));
         Ok(Self {
             worker,
             consumer: id,
@@ -92,10 +103,10 @@ impl<T: Transport, S: Service> Server<T, S> {
     ///
     /// Cancel safe. [`drain`](Self::drain) afterwards, to let the last requests finish.
     pub async fn ended(&mut self) -> Result<(), TransportError> {
-        let (jobs, cause) = (&mut self.receiver).await.unwrap_or_else(|_| stopped());
+        let (jobs, cause) = (&mut self.receiver.0).await.unwrap_or_else(|_| stopped());
         let again = cause.clone();
         // Kept for the drain: a join handle gives its output once.
-        self.receiver = tokio::spawn(async move { (jobs, again) });
+        self.receiver = Receiver(tokio::spawn(async move { (jobs, again) }));
         cause
     }
 
@@ -105,21 +116,16 @@ impl<T: Transport, S: Service> Server<T, S> {
         let Self {
             worker,
             consumer,
-            receiver,
+            mut receiver,
         } = self;
         let deadline = tokio::time::Instant::now() + limit.min(LONGEST_DRAIN);
         worker.slots.close();
         // An error means that the transport has ended, and the consumer with it.
         let _ = tokio::time::timeout_at(deadline, worker.transport.cancel(consumer)).await;
-        let abort = receiver.abort_handle();
-        let mut unfinished = 0;
-        if let Ok(Ok((mut jobs, _))) = tokio::time::timeout_at(deadline, receiver).await {
+        if let Ok(Ok((mut jobs, _))) = tokio::time::timeout_at(deadline, &mut receiver.0).await {
             while let Ok(Some(_)) = tokio::time::timeout_at(deadline, jobs.join_next()).await {}
-            unfinished = jobs.len();
-        } else {
-            abort.abort();
         }
-        DrainReport::new(worker.acceptor.stats(), unfinished)
+        DrainReport::new(worker.acceptor.stats(), worker.at_work.count())
     }
 }
 
@@ -203,6 +209,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             Ok(Err(error)) => tracing::debug!(%error, "a request could not be settled"),
             Err(_) => tracing::debug!("a request could not be settled in time"),
         }
+        self.at_work.end();
     }
 }
 
@@ -219,6 +226,7 @@ async fn receive<T: Transport, S: Service>(
             Err(cause) => return (jobs, Err(cause)),
         };
         while jobs.try_join_next().is_some() {}
+        worker.at_work.begin();
         let worker = Arc::clone(&worker);
         match worker.acceptor.accept(delivery) {
             Accepted::Job(job) => jobs.spawn(async move { worker.work(job).await }),
