@@ -23,7 +23,9 @@ fn main() -> anyhow::Result<()> {
         thread::spawn(move || client.call::<_, u64>("add", &(n, n)))
     });
     for (n, caller) in callers.collect::<Vec<_>>().into_iter().enumerate() {
-        let sum = caller.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+        let sum = caller
+            .join()
+            .map_err(|_| anyhow::anyhow!("a caller panicked"))??;
         println!("{n} + {n} = {sum}");
     }
 

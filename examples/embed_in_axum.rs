@@ -44,13 +44,17 @@ async fn main() -> anyhow::Result<()> {
     let _server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;
     let squares = Client::new(transport, ClientOptions::new(queue)).await?;
 
-    let web = axum::Router::new().route("/square/{n}", get(square)).with_state(squares);
+    let web = axum::Router::new()
+        .route("/square/{n}", get(square))
+        .with_state(squares);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, web).await });
 
     let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET /square/12 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+    stream
+        .write_all(b"GET /square/12 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();

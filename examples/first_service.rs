@@ -12,7 +12,11 @@ async fn main() -> anyhow::Result<()> {
     let transport = Arc::new(MemoryTransport::new());
 
     let router = Router::new().handle("square_root", |n: f64| {
-        if n < 0.0 { Err(Status::out_of_range("below zero")) } else { Ok(n.sqrt()) }
+        if n < 0.0 {
+            Err(Status::out_of_range("below zero"))
+        } else {
+            Ok(n.sqrt())
+        }
     });
     let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
     let _server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;
@@ -21,7 +25,10 @@ async fn main() -> anyhow::Result<()> {
     let root: f64 = client.call("square_root", &2.0).await?;
     println!("the square root of 2 is {root}");
 
-    let error = client.call::<_, f64>("square_root", &-1.0).await.unwrap_err();
+    let error = client
+        .call::<_, f64>("square_root", &-1.0)
+        .await
+        .unwrap_err();
     println!("of -1: {} ({}): {error}", error.code(), error.certainty());
     Ok(())
 }

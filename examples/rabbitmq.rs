@@ -14,7 +14,11 @@ async fn main() -> anyhow::Result<()> {
     let transport = Arc::new(LapinTransport::connect(config).await?);
 
     let router = Router::new().handle("square_root", |n: f64| {
-        if n < 0.0 { Err(Status::out_of_range("below zero")) } else { Ok(n.sqrt()) }
+        if n < 0.0 {
+            Err(Status::out_of_range("below zero"))
+        } else {
+            Ok(n.sqrt())
+        }
     });
     let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
     let server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;

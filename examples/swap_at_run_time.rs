@@ -48,7 +48,11 @@ async fn shout_over(transport: Arc<dyn Transport>) -> anyhow::Result<()> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let names = if asked.is_empty() { vec!["memory", "lapin", "amiquip"] } else { vec![] };
+    let names = if asked.is_empty() {
+        vec!["memory", "lapin", "amiquip"]
+    } else {
+        vec![]
+    };
     for name in names.into_iter().chain(asked.iter().map(String::as_str)) {
         shout_over(connect(name).await?).await?;
     }

@@ -101,7 +101,10 @@ impl<T: Transport> Client<T> {
         let deadline = stub.deadline(options);
         let (mut call, message) = OpenCall::begin(&stub.table, request, &stub.reply_to, deadline)?;
         call.published(transport.publish(stub.service(), message, deadline));
-        park::block_on_until(Pin::new(&mut call), deadline).unwrap_or_else(|| call.expire(deadline))
+        park::block_on_until(Pin::new(&mut call), deadline).unwrap_or_else(|| {
+            call.expire(deadline);
+            park::block_on(call)
+        })
     }
 
     /// Calls that are open.

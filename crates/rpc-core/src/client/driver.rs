@@ -112,7 +112,10 @@ impl<T: Transport> Client<T> {
         };
         match tokio::time::timeout_at(deadline.into(), answered).await {
             Ok(result) => result,
-            Err(_) => call.expire(deadline),
+            Err(_) => {
+                call.expire(deadline);
+                call.await
+            }
         }
     }
 

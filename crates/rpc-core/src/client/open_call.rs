@@ -107,17 +107,14 @@ impl OpenCall {
         }
     }
 
-    /// The deadline has come: ends the call, unless it has just ended by itself.
-    pub(crate) fn expire(mut self, deadline: Instant) -> CallResult {
+    /// The deadline has come: ends the call, unless it has ended by itself.
+    ///
+    /// Either way it is ready now, or in a moment: another thread may have taken its end out of the
+    /// machine and not passed it on yet. So the driver waits for it once more, without a limit.
+    pub(crate) fn expire(&self, deadline: Instant) {
         // The clock that woke us may run a little ahead of this one.
         let now = Instant::now().max(deadline);
         self.table.feed(|calls| calls.handle_timeout(now));
-        self.ended = true;
-        self.reply
-            .try_recv()
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| Err(abandoned()))
     }
 }
 
