@@ -134,7 +134,7 @@ impl Node {
         self.settings.port
     }
 
-    /// The process id of the broker, while it runs.
+    /// The process id of the broker's latest run, unless it was ended from here.
     pub fn pid(&self) -> Option<u32> {
         match &self.process {
             Process::Child(child) => Some(child.id()),
@@ -320,7 +320,8 @@ impl Node {
             .append(true)
             .open(&path)
             .map_err(Error::path("open", &path))?;
-        let offset = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        // Only what this very start writes tells about it.
+        let offsets = [length(&path), length(&self.settings.log_path())];
         let errors = output.try_clone().map_err(Error::path("share", &path))?;
         let mut command: Command = self.settings.server();
         let child = command
@@ -337,8 +338,9 @@ impl Node {
             self.watch(pid)?;
         }
         let (port, limit) = (self.settings.port, self.start_limit);
-        if let Err(reason) = wait_until_ready(port, &path, offset, limit, || self.is_running()) {
-            let tail = self.last_words(offset);
+        if let Err(reason) = wait_until_ready(port, &path, offsets[0], limit, || self.is_running())
+        {
+            let tail = self.last_words(offsets);
             // When it cannot be killed it has ended, which is the reason given.
             let _ = self.kill();
             return Err(Error::Start {
@@ -348,6 +350,7 @@ impl Node {
             });
         }
         if !self.owned {
+            self.epmd.detach();
             State::new(&self.settings, pid, self.epmd.pid()).save(&self.settings.dir)?;
         }
         Ok(())
@@ -377,8 +380,8 @@ impl Node {
         }
     }
 
-    /// The end of what the node wrote since `offset`, and the end of its log.
-    fn last_words(&self, offset: u64) -> String {
+    /// The end of what the node wrote to its output and its log since these offsets.
+    fn last_words(&self, [output, log]: [u64; 2]) -> String {
         let tail = |text: &str, count: usize| {
             let lines: Vec<_> = text
                 .lines()
@@ -386,8 +389,8 @@ impl Node {
                 .collect();
             lines[lines.len().saturating_sub(count)..].join("\n")
         };
-        let output = tail(&text_from(&self.settings.output_path(), offset), TAIL_LINES);
-        let log = tail(&text_from(&self.settings.log_path(), 0), TAIL_LINES);
+        let output = tail(&text_from(&self.settings.output_path(), output), TAIL_LINES);
+        let log = tail(&text_from(&self.settings.log_path(), log), TAIL_LINES);
         format!(
             "{output}\n--- {} ---\n{log}",
             self.settings.log_path().display()
@@ -412,6 +415,11 @@ impl Drop for Node {
     }
 }
 
+/// The length of a file; nothing has been written to one that is not there.
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
 const DEFAULT_START_LIMIT: Duration = Duration::from_secs(60);
 
 const CTL_LIMIT: Duration = Duration::from_secs(30);
@@ -420,4 +428,4 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-const TAIL_LINES: usize = 25;
+const TAIL_LINES: usize = 60;

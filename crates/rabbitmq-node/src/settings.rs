@@ -64,6 +64,8 @@ impl Settings {
             // Erlang looks for its cookie here.
             .env("HOME", dir)
             .env("LANG", "C.UTF-8")
+            // A node that fails to start says why in its output; the dump only takes time.
+            .env("ERL_CRASH_DUMP_SECONDS", "0")
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("RABBITMQ_NODENAME", self.nodename())
@@ -73,7 +75,7 @@ impl Settings {
             .env("RABBITMQ_GENERATED_CONFIG_DIR", dir.join("schema"))
             .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq"))
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("advanced.config"))
-            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_CONF_ENV_FILE", dir.join("rabbitmq-env.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("enabled_plugins"))
             .env("RABBITMQ_PID_FILE", dir.join("pid"));
         command
@@ -111,6 +113,8 @@ impl Settings {
         }
         write(&self.dir.join("rabbitmq.conf"), &config)?;
         write(&self.dir.join("enabled_plugins"), "[].\n")?;
+        // The system's file of this kind would override the environment.
+        write(&self.dir.join("rabbitmq-env.conf"), "")?;
         self.write_cookie()
     }
 

@@ -1,8 +1,8 @@
 //! A real node through its whole life, and the promises about what it leaves behind.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rabbitmq_node::{Error, Node};
@@ -13,11 +13,11 @@ fn accepts(port: u16) -> bool {
 
 /// Tells whether any process has the directory in its command line.
 fn mentioned_by_a_process(dir: &Path) -> bool {
-    let output = Command::new("ps")
-        .args(["-eo", "args"])
-        .output()
-        .expect("ps");
-    String::from_utf8_lossy(&output.stdout).contains(&dir.display().to_string())
+    let dir = dir.display().to_string();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| String::from_utf8_lossy(&line).contains(&dir))
 }
 
 #[test]
@@ -116,6 +116,7 @@ fn detached_node_is_found_again() {
     drop(node);
     let mut node = Node::attach(&dir).expect("still there");
     assert!(accepts(port));
+    node.ctl(&["status"]).expect("reachable after its restart");
     node.kill().expect("killed by its id");
     assert!(matches!(Node::attach(&dir), Err(Error::NotRunning { .. })));
     node.stop().expect("its name server too");

@@ -1,0 +1,74 @@
+//! amiquip's errors as those of the contract.
+
+use amiquip::Error as Library;
+use amqp_broker::{AmqpUrl, kind_of_login_code, kind_of_reply_code, scrub};
+use rpc_core::{ErrorKind, TransportError};
+
+/// What people read as the name of the transport.
+pub(crate) const NAME: &str = "amiquip";
+
+/// An error of ours in `operation`.
+pub(crate) fn new(kind: ErrorKind, operation: &'static str) -> TransportError {
+    TransportError::new(kind, NAME, operation)
+}
+
+/// Whether the broker's own words are in it, so that nothing better can be learnt by joining.
+pub(crate) const fn says_why(error: &Library) -> bool {
+    matches!(
+        error,
+        Library::ServerClosedChannel { .. } | Library::ServerClosedConnection { .. }
+    )
+}
+
+/// What the broker answered to a request on a channel: its reply code decides the kind.
+pub(crate) fn of_channel(error: Library, operation: &'static str, url: &AmqpUrl) -> TransportError {
+    let kind = match &error {
+        Library::ServerClosedChannel { code, .. } => kind_of_reply_code(*code),
+        _ => ErrorKind::Other,
+    };
+    with_library(new(kind, operation), error, url)
+}
+
+/// What ended a connection that was open.
+///
+/// Every open publish gets it, whichever of them is at fault. So it is never of a kind that says of
+/// one message that it was not consumed.
+pub(crate) fn of_lost_connection(error: Library, url: &AmqpUrl) -> TransportError {
+    let kind = match &error {
+        Library::ServerClosedChannel { code, .. } => match kind_of_reply_code(*code) {
+            kind @ (ErrorKind::Conflict | ErrorKind::Denied | ErrorKind::NotFound) => kind,
+            _ => ErrorKind::Closed,
+        },
+        _ => ErrorKind::Closed,
+    };
+    with_library(new(kind, "connection"), error, url)
+}
+
+/// What kept a connection from opening.
+pub(crate) fn of_handshake(error: Library, url: &AmqpUrl) -> TransportError {
+    let kind = match &error {
+        Library::InvalidCredentials => ErrorKind::Unauthenticated,
+        Library::ServerClosedConnection { code, .. } => kind_of_login_code(*code),
+        Library::UnsupportedAuthMechanism { .. }
+        | Library::UnsupportedLocale { .. }
+        | Library::SaslSecureNotSupported
+        | Library::FrameMaxTooSmall { .. } => ErrorKind::Unsupported,
+        _ => ErrorKind::Connect,
+    };
+    with_library(new(kind, "connect"), error, url)
+}
+
+/// Adds the library's words, and itself as the source where its words hold no secret.
+pub(crate) fn with_library(
+    error: TransportError,
+    library: Library,
+    url: &AmqpUrl,
+) -> TransportError {
+    let words = library.to_string();
+    let shown = scrub(&words, url);
+    if shown == words {
+        error.with_detail(shown).with_source(library)
+    } else {
+        error.with_detail(shown)
+    }
+}
