@@ -1,0 +1,115 @@
+//! A consumer as the transport knows it: its channel, its state, what it has not settled.
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use futures_util::task::AtomicWaker;
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::options::{BasicCancelOptions, BasicNackOptions};
+use rpc_core::{ConsumerId, ShortString};
+
+/// One consumer and its channel, which outlives it until everything it delivered is settled.
+pub(crate) struct Line {
+    pub(crate) id: ConsumerId,
+    /// What goes into `reply_to`, of an inbox.
+    pub(crate) queue: ShortString,
+    pub(crate) settling: Settling,
+    pub(crate) channel: Channel,
+    /// A clone of the consumer's stream, to empty it when the consumer is cancelled.
+    stream: lapin::Consumer,
+    state: AtomicU8,
+    /// Deliveries handed out and not settled, and the one that is perhaps being handed out.
+    unsettled: AtomicUsize,
+    pub(crate) waker: AtomicWaker,
+}
+
+/// Whether deliveries are settled one by one, or by being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settling {
+    BySending,
+    OneByOne,
+}
+
+const OPEN: u8 = 0;
+const ENDED: u8 = 1;
+
+impl Line {
+    pub(crate) fn new(
+        queue: ShortString,
+        settling: Settling,
+        channel: Channel,
+        stream: lapin::Consumer,
+    ) -> Self {
+        Self {
+            id: ConsumerId::unique(),
+            queue,
+            settling,
+            channel,
+            stream,
+            state: AtomicU8::new(OPEN),
+            unsettled: AtomicUsize::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// No delivery comes out any more. Tells whether this call was the one that ended it.
+    pub(crate) fn end(&self) -> bool {
+        let ended = self.state.swap(ENDED, Ordering::AcqRel) == OPEN;
+        self.waker.wake();
+        ended
+    }
+
+    /// Before a delivery is looked for, so that nobody takes the line for settled meanwhile.
+    pub(crate) fn begin(&self) {
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One less to settle.
+    pub(crate) fn settled(&self) {
+        self.unsettled.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether the channel has no use left.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_open() && self.unsettled.load(Ordering::Acquire) == 0
+    }
+
+    /// Tells the broker to send no more, and puts back what it has sent and nobody has taken.
+    pub(crate) async fn cancel(&self) {
+        let tag = self.stream.tag();
+        // On a channel that is gone the broker has put everything back itself.
+        let _ = self
+            .channel
+            .basic_cancel(tag, BasicCancelOptions::default())
+            .await;
+        // Everything that was on its way came before the broker's answer.
+        let mut stream = self.stream.clone();
+        while let Some(Some(Ok(delivery))) = stream.next().now_or_never() {
+            if self.settling == Settling::OneByOne {
+                let options = BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                };
+                // One poll sends it; what it would wait for is only that the socket takes it.
+                let _ = self
+                    .channel
+                    .basic_nack(delivery.delivery_tag, options)
+                    .now_or_never();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line")
+            .field("id", &self.id)
+            .field("queue", &self.queue)
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}
