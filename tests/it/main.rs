@@ -1,0 +1,11 @@
+//! Tests across crates: the rows of the suite, interop with plain scripts, faults.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
+mod broker;
+mod conformance;
+mod faults;
+mod given_up;
+mod interop;
+mod proxy;
+mod rows;
