@@ -79,7 +79,9 @@ impl From<String> for HeaderValue {
 /// Together at most [`Headers::MAX_LEN`] bytes on the wire. RabbitMQ closes the whole connection
 /// when the headers of one message do not fit a frame (128 KiB as it comes, 4 KiB at the least), so
 /// more cannot be put in.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// Equal are headers with the same entries in any order: a broker's clients sort them as they like.
+#[derive(Clone, Debug, Default)]
 pub struct Headers {
     entries: Vec<(ShortString, HeaderValue)>,
     encoded_len: usize,
@@ -148,6 +150,16 @@ impl Headers {
 
     fn entry_len((name, value): &(ShortString, HeaderValue)) -> usize {
         1 + name.as_str().len() + value.encoded_len()
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        // Names are unique, so of two that have as many entries neither has more.
+        self.entries.len() == other.entries.len()
+            && self
+                .iter()
+                .all(|(name, value)| other.get(name.as_str()) == Some(value))
     }
 }
 

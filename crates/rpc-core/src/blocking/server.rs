@@ -1,14 +1,17 @@
-//! The blocking face of the server: worker threads that take turns at one consumer, and a settler.
+//! The blocking face of the server: a thread that receives, workers, and a settler.
 //!
 //! ```text
-//!  consumer ──▶ worker 1 … n: accept, run, publish the reply ──▶ settler: confirm, acknowledge
+//!  receiver: accept ──▶ worker 1 … n: run, publish the reply ──▶ settler: confirm, acknowledge
 //! ```
 //!
-//! A worker does not wait for the confirm of its reply: it would stand still for a round trip with
-//! each request. The settler waits instead, for all workers.
+//! The receiver reads ahead while all workers are busy, so that it is known how long a request has
+//! waited: what the client library buffers, it buffers without a time. A worker does not wait for
+//! the confirm of its reply: it would stand still for a round trip with each request. The settler
+//! waits instead, for all workers. Both lines are bounded by the prefetch.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -33,15 +36,17 @@ pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
     consumer: ConsumerId,
     /// Disconnected when the last thread has ended; before that, the cause of the end may come.
-    ended: mpsc::Receiver<TransportError>,
+    ended: Mutex<mpsc::Receiver<TransportError>>,
 }
 
 struct Worker<T, S> {
     transport: T,
     service: S,
     acceptor: Acceptor,
-    /// Whoever holds the lock waits for the next request, for the others too.
-    consumer: Mutex<Box<dyn Consumer>>,
+    /// What waits for a worker. Whoever holds the lock waits for the others too.
+    accepted: Mutex<mpsc::Receiver<Accepted>>,
+    /// Set when nothing further may begin.
+    draining: AtomicBool,
     settle_timeout: Duration,
     runtime: Runtime,
     /// Requests taken and not yet settled.
@@ -91,35 +96,38 @@ impl<T: Transport, S: Service> Server<T, S> {
         transport.declare(&queue)?;
         let consumer = transport.consume(ConsumeOptions::queue(queue.name, prefetch))?;
         let id = consumer.id();
+        // Neither line ever holds more: the broker sends no more than this unsettled.
+        let (accept, accepted) = mpsc::sync_channel(prefetch.get().into());
+        let (reply, replies) = mpsc::sync_channel(prefetch.get().into());
         let worker = Arc::new(Worker {
             transport,
             service,
             acceptor: Acceptor::new(policy),
-            consumer: Mutex::new(consumer),
+            accepted: Mutex::new(accepted),
+            draining: AtomicBool::new(false),
             settle_timeout,
             runtime,
             at_work: AtWork::default(),
         });
-        // Bounded by the prefetch already: what is in here is not settled.
-        let (replies, settler) = mpsc::sync_channel(prefetch.get().into());
         let (alive, ended) = mpsc::channel();
         let server = Self {
             worker,
             consumer: id,
-            ended,
+            ended: Mutex::new(ended),
         };
-        server.spawn("rpc-settler", alive.clone(), move |worker, _| {
-            worker.settle_all(&settler)
+        server.spawn("rpc-settler", &alive, move |worker, _| {
+            worker.settle_all(&replies);
         })?;
         for _ in 0..concurrency.get() {
-            let replies = replies.clone();
-            server.spawn("rpc-worker", alive.clone(), move |worker, alive| {
-                if let Err(cause) = worker.serve(&replies) {
-                    // Nobody may be waiting for the cause.
-                    let _ = alive.send(cause);
-                }
-            })?;
+            let reply = reply.clone();
+            server.spawn("rpc-worker", &alive, move |worker, _| worker.serve(&reply))?;
         }
+        server.spawn("rpc-receiver", &alive, move |worker, alive| {
+            if let Err(cause) = worker.receive(consumer, accept, &reply) {
+                // Nobody may be waiting for the cause.
+                let _ = alive.send(cause);
+            }
+        })?;
         Ok(server)
     }
 
@@ -132,7 +140,7 @@ impl<T: Transport, S: Service> Server<T, S> {
     /// Waits until no more requests come: the transport has ended, or the queue is gone. At most
     /// `limit`; then it returns `None`.
     pub fn ended(&self, limit: Duration) -> Option<Result<(), TransportError>> {
-        match self.ended.recv_timeout(limit) {
+        match self.wait(limit) {
             Ok(cause) => Some(Err(cause)),
             Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
             Err(RecvTimeoutError::Timeout) => None,
@@ -140,14 +148,13 @@ impl<T: Transport, S: Service> Server<T, S> {
     }
 
     /// Stops: takes no more requests, and waits up to `limit` for those that have begun, their
-    /// replies and their acknowledgements. What had not begun was never taken.
+    /// replies and their acknowledgements. What had not begun is handed back.
     pub fn drain(self, limit: Duration) -> DrainReport {
         let deadline = Instant::now() + limit.min(LONGEST_DRAIN);
-        // An error means that the transport has ended, and the consumer with it.
-        let _ = self.worker.transport.cancel(self.consumer);
+        self.stop();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.ended.recv_timeout(left) {
+            match self.wait(left) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -158,13 +165,24 @@ impl<T: Transport, S: Service> Server<T, S> {
         DrainReport::new(self.stats(), self.worker.at_work.count())
     }
 
+    fn wait(&self, limit: Duration) -> Result<TransportError, RecvTimeoutError> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.recv_timeout(limit)
+    }
+
+    fn stop(&self) {
+        self.worker.draining.store(true, Ordering::Release);
+        // Wakes the receiver. An error means that the transport has ended, and has woken it.
+        let _ = self.worker.transport.cancel(self.consumer);
+    }
+
     fn spawn(
         &self,
         name: &str,
-        alive: mpsc::Sender<TransportError>,
+        alive: &mpsc::Sender<TransportError>,
         run: impl FnOnce(&Worker<T, S>, &mpsc::Sender<TransportError>) + Send + 'static,
     ) -> Result<(), TransportError> {
-        let worker = Arc::clone(&self.worker);
+        let (worker, alive) = (Arc::clone(&self.worker), alive.clone());
         thread::Builder::new()
             .name(name.into())
             .spawn(move || run(&worker, &alive))
@@ -177,8 +195,8 @@ impl<T: Transport, S: Service> Server<T, S> {
 
 impl<T: Transport, S: Service> Drop for Server<T, S> {
     fn drop(&mut self) {
-        // Wakes the worker that waits for a request. After a drain this does nothing.
-        let _ = self.worker.transport.cancel(self.consumer);
+        // After a drain this does nothing.
+        self.stop();
     }
 }
 
@@ -195,20 +213,46 @@ impl<T: Transport, S: Service> fmt::Debug for Server<T, S> {
 type Sent = (Result<Confirm, TransportError>, AfterReply);
 
 impl<T: Transport, S: Service> Worker<T, S> {
-    /// Takes requests until there are no more.
-    fn serve(&self, replies: &SyncSender<Sent>) -> Result<(), TransportError> {
-        loop {
-            let delivery = {
-                let mut consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner);
-                match consumer.recv()? {
-                    Some(delivery) => delivery,
-                    None => return Ok(()),
+    /// Takes requests in until there are no more, and hands back those that nobody has begun.
+    fn receive(
+        &self,
+        mut consumer: Box<dyn Consumer>,
+        accept: SyncSender<Accepted>,
+        replies: &SyncSender<Sent>,
+    ) -> Result<(), TransportError> {
+        let cause = loop {
+            match consumer.recv() {
+                Ok(Some(delivery)) => {
+                    self.at_work.begin();
+                    // The workers end after the receiver.
+                    let _ = accept.send(self.acceptor.accept(delivery));
                 }
-            };
-            self.at_work.begin();
-            match self.acceptor.accept(delivery) {
-                Accepted::Job(job) => self.finish(self.execute(job), replies),
-                Accepted::Settlement(settlement) => self.finish(settlement, replies),
+                Ok(None) => break Ok(()),
+                Err(cause) => break Err(cause),
+            }
+        };
+        self.draining.store(true, Ordering::Release);
+        // An idle worker holds the lock while it waits for what can no longer come: first this ends.
+        drop(accept);
+        self.serve(replies);
+        cause
+    }
+
+    /// Answers requests until there are no more.
+    fn serve(&self, replies: &SyncSender<Sent>) {
+        loop {
+            let accepted = self
+                .accepted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv();
+            match accepted {
+                Ok(Accepted::Job(job)) if self.draining.load(Ordering::Acquire) => {
+                    self.settle(job.abandon());
+                }
+                Ok(Accepted::Job(job)) => self.finish(self.execute(job), replies),
+                Ok(Accepted::Settlement(settlement)) => self.finish(settlement, replies),
+                Err(_) => return,
             }
         }
     }

@@ -219,11 +219,11 @@ async fn receive<T: Transport, S: Service>(
 ) -> Ended {
     // Bounded by the prefetch: the broker sends no more than that unsettled.
     let mut jobs = JoinSet::new();
-    loop {
+    let cause = loop {
         let delivery = match consumer.recv().await {
             Ok(Some(delivery)) => delivery,
-            Ok(None) => return (jobs, Ok(())),
-            Err(cause) => return (jobs, Err(cause)),
+            Ok(None) => break Ok(()),
+            Err(cause) => break Err(cause),
         };
         while jobs.try_join_next().is_some() {}
         worker.at_work.begin();
@@ -234,7 +234,10 @@ async fn receive<T: Transport, S: Service>(
                 jobs.spawn(async move { worker.finish(settlement).await })
             }
         };
-    }
+    };
+    // What has not begun is handed back: by a drain, or because nobody could be answered any more.
+    worker.slots.close();
+    (jobs, cause)
 }
 
 /// Runs blocking work on a thread that it may keep busy.

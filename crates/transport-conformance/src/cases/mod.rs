@@ -1,0 +1,149 @@
+//! The list of all cases, in one place: the tests and the table are both made from it.
+
+mod calls;
+mod consume;
+mod declare;
+mod endings;
+mod errors;
+mod hostile;
+mod inbox;
+mod lifecycle;
+mod limits;
+mod publish;
+mod settle;
+mod workers;
+
+use crate::backend::Backend;
+
+/// A case: it returns, or it panics with what is wrong.
+pub(crate) type Case = fn(&dyn Backend);
+
+/// Hands the list of cases to a macro: `{ list } ` and what else was given.
+///
+/// A function in a case file that is not listed here is dead code, and the compiler says so.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_cases {
+    ([$($callback:tt)+] $($more:tt)*) => {
+        $($callback)+ {
+            {
+                publish {
+                    what_is_published_is_consumed,
+                    bodies_of_any_size_survive,
+                    all_properties_and_headers_survive,
+                    what_is_absent_stays_absent,
+                    an_unknown_queue_is_no_route_at_once,
+                    only_the_unroutable_of_many_are_no_route,
+                    publishes_of_one_thread_keep_their_order,
+                    many_threads_publish_at_once,
+                    names_of_255_bytes_pass,
+                    what_has_expired_is_not_delivered,
+                }
+                declare {
+                    declaring_again_changes_nothing,
+                    other_arguments_are_a_conflict,
+                    a_passive_declaration_only_looks,
+                    a_quorum_queue_works,
+                    refusals_leave_the_rest_of_the_transport_alone,
+                }
+                consume {
+                    consuming_a_missing_queue_is_not_found,
+                    two_consumers_share_a_queue,
+                    a_consumer_holds_at_most_its_prefetch,
+                    settling_makes_room_for_more,
+                    receives_that_are_given_up_lose_nothing,
+                }
+                inbox {
+                    names_are_unique_and_nobody_elses,
+                    deliveries_need_no_settling,
+                    no_other_connection_can_consume_it,
+                    it_goes_with_its_consumer,
+                    a_direct_inbox_works_or_is_refused,
+                }
+                settle {
+                    what_is_not_settled_comes_again,
+                    what_is_acknowledged_does_not_come_again,
+                    acks_before_a_close_hold,
+                    any_thread_can_acknowledge,
+                    deliveries_outlive_their_consumer,
+                    a_foreign_token_is_misuse_and_harms_nothing,
+                    a_requeued_delivery_comes_back,
+                    a_discarded_delivery_does_not_come_back,
+                }
+                lifecycle {
+                    cancel_ends_a_waiting_receive,
+                    cancel_is_idempotent,
+                    cancel_of_a_foreign_consumer_is_misuse,
+                    cancel_hands_back_what_was_not_received,
+                    a_dropped_consumer_is_cancelled,
+                    close_ends_every_waiting_receive,
+                    close_is_idempotent_and_quick,
+                    close_resolves_every_open_confirm,
+                    after_close_every_verb_is_closed,
+                    close_leaves_other_connections_alone,
+                }
+                calls {
+                    every_codec_makes_the_round_trip,
+                    a_plain_peer_is_answered_in_kind,
+                    handlers_of_every_kind_answer,
+                    a_thousand_calls_at_once_get_their_own_answers,
+                    clients_of_one_connection_do_not_mix,
+                    a_request_without_reply_to_runs_and_is_done,
+                    any_correlation_id_is_echoed,
+                    a_message_id_stands_in_for_a_missing_correlation_id,
+                    the_handler_sees_what_was_sent,
+                }
+                endings {
+                    a_call_ends_at_its_deadline,
+                    a_late_reply_changes_nothing,
+                    forged_and_repeated_replies_change_nothing,
+                    nobody_listening_is_known_at_once,
+                    a_thousand_calls_given_up_leave_nothing,
+                    closing_the_client_ends_its_calls,
+                    closing_the_transport_ends_its_calls,
+                    closing_the_transport_ends_its_server,
+                }
+                errors {
+                    a_malformed_request_is_refused,
+                    an_unknown_method_is_refused,
+                    an_unknown_content_type_is_refused,
+                    the_error_of_a_handler_arrives_as_it_was,
+                    a_hundred_panics_cost_no_worker,
+                }
+                limits {
+                    a_request_over_the_limit_is_not_sent,
+                    a_request_over_the_limit_of_the_service_is_refused,
+                    a_reply_over_the_limit_of_the_service_is_refused,
+                    a_reply_over_the_limit_of_the_client_is_not_taken,
+                    bodies_at_the_limit_pass,
+                    one_call_too_many_is_refused,
+                }
+                hostile {
+                    a_request_answered_to_its_own_queue_does_not_loop,
+                    a_reply_in_the_request_queue_is_dropped,
+                    a_reply_that_nobody_can_receive_is_done_with,
+                    a_stale_request_does_not_run,
+                }
+                workers {
+                    two_workers_share,
+                    a_worker_that_dies_loses_no_request,
+                    a_drain_finishes_what_began_and_hands_back_the_rest,
+                    a_drain_ends_at_its_limit,
+                    a_dropped_server_takes_no_more_requests,
+                }
+            }
+            $($more)*
+        }
+    };
+}
+
+macro_rules! table {
+    ({ $($group:ident { $($case:ident,)+ })+ }) => {
+        /// All cases by their names.
+        pub(crate) const CASES: &[(&str, Case)] = &[
+            $($((concat!(stringify!($group), "::", stringify!($case)), $group::$case),)+)+
+        ];
+    };
+}
+
+__with_cases!([table!]);
