@@ -20,11 +20,14 @@ async fn square(
     State(squares): State<Squares>,
     Path(n): Path<u64>,
 ) -> Result<String, (StatusCode, String)> {
-    let square: u64 = squares.call("square", &n).await.map_err(respond)?;
+    let square: u64 = squares
+        .call("square", &n)
+        .await
+        .map_err(|error| respond(&error))?;
     Ok(square.to_string())
 }
 
-fn respond(error: CallError) -> (StatusCode, String) {
+fn respond(error: &CallError) -> (StatusCode, String) {
     let status = match error.code() {
         Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,

@@ -123,6 +123,8 @@ impl Epmd {
             }
             Process::Foreign(pid) if is_ours(pid, &self.port.to_string()) => {
                 let _ = signal(pid, Signal::KILL);
+                // Until it is gone it holds the port, which the next one needs.
+                wait_until(STOP_LIMIT, || !is_ours(pid, &self.port.to_string()));
             }
             Process::Foreign(_) | Process::None => {}
         }
@@ -150,5 +152,7 @@ impl Drop for Epmd {
 }
 
 const ATTEMPTS: u32 = 5;
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 const START_LIMIT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@
 //!   getters.
 //! * [`server::Acceptor`] turns one delivery into one [`server::Job`], whose steps have a fixed
 //!   order, so each step is a type. The acknowledgement can only be had from a
-//!   [`server::Unsettled`], and that only by taking the reply out first.
+//!   [`server::AfterReply`], and that only by taking the reply out first.
 //!
 //! A driver locks the machine, feeds it one event, drains what it wants, unlocks, and only then
 //! does the I/O.
