@@ -18,6 +18,7 @@ pub struct Confirm(State);
 
 #[derive(Debug)]
 enum State {
+    Unrequested,
     Known(Option<Result<(), TransportError>>),
     Open(oneshot::Receiver<Result<(), TransportError>>),
 }
@@ -26,6 +27,17 @@ impl Confirm {
     /// A verdict that is known already.
     pub const fn known(verdict: Result<(), TransportError>) -> Self {
         Self(State::Known(Some(verdict)))
+    }
+
+    /// None at all: the broker was not asked. Resolves to `Ok` at once, and proves nothing.
+    pub const fn unrequested() -> Self {
+        Self(State::Unrequested)
+    }
+
+    /// Whether the broker was asked.
+    #[must_use]
+    pub const fn is_requested(&self) -> bool {
+        !matches!(self.0, State::Unrequested)
     }
 
     /// For implementors of a transport: a verdict to come, and the place to put it.
@@ -53,6 +65,7 @@ impl Future for Confirm {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
+            State::Unrequested => Poll::Ready(Ok(())),
             State::Known(verdict) => Poll::Ready(verdict.take().unwrap_or(Ok(()))),
             State::Open(receiver) => Pin::new(receiver)
                 .poll(context)

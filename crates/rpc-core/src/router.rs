@@ -115,7 +115,9 @@ impl Router {
             match decode(&*codec, &request) {
                 Ok(arguments) => {
                     let result = handler(arguments);
-                    Work::Async(Box::pin(async move { encode(&*codec, &result.await?) }))
+                    Work::Async(Box::pin(async move {
+                        encode(&*codec, &result.await.map_err(Status::of_handler)?)
+                    }))
                 }
                 Err(status) => Work::Ready(Err(status)),
             }
@@ -203,7 +205,8 @@ fn answer<Req: DeserializeOwned, Resp: Serialize>(
     request: &Request,
     handler: &impl Fn(Req) -> Result<Resp, Status>,
 ) -> Answer {
-    encode(codec, &handler(decode(codec, request)?)?)
+    let arguments = decode(codec, request)?;
+    encode(codec, &handler(arguments).map_err(Status::of_handler)?)
 }
 
 fn decode<Req: DeserializeOwned>(codec: &dyn Codec, request: &Request) -> Result<Req, Status> {

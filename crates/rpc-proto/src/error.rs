@@ -28,7 +28,8 @@ pub enum ErrorKind {
     NotFound,
     /// Whatever else, with its source.
     Other,
-    /// The broker took the message back: a negative confirm, as a full queue gives it.
+    /// The broker does not answer for the message: a negative confirm, as a full queue gives it, or
+    /// one that crashed.
     Refused,
     /// The transport's own clock ended a wait.
     Timeout,
@@ -114,7 +115,8 @@ impl TransportError {
         self.change(|inner| inner.source = Some(source.into()))
     }
 
-    /// States that no byte of the message left this process, nor will.
+    /// States that no byte of the message left this process, nor will, or that the broker is in this
+    /// process and has not taken it.
     ///
     /// A transport says this of a publish only when it is certain: callers take it for "not
     /// executed" and send the request again.
@@ -143,15 +145,15 @@ impl TransportError {
 
     /// Whether a message whose publish failed with this error was consumed.
     ///
-    /// "Not executed" only for what names this very message: returned, refused, never sent. An
-    /// error of the channel ends every publish on it alike, so even "not found" proves nothing
-    /// about the one at hand.
+    /// "Not executed" only for what names this very message: returned, or never sent. An error of
+    /// the channel ends every publish on it alike, so even "not found" proves nothing about the one
+    /// at hand. Nor does a negative confirm: a full queue gives it, and so does one that crashed
+    /// after it had delivered the message.
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match self.0.kind {
             ErrorKind::Misuse
             | ErrorKind::NoRoute
-            | ErrorKind::Refused
             | ErrorKind::TooLarge
             | ErrorKind::Unsupported => Certainty::NotExecuted,
             _ if self.0.unsent => Certainty::NotExecuted,

@@ -21,6 +21,7 @@
 mod address;
 pub mod client;
 mod correlation;
+mod deadline;
 mod error;
 mod headers;
 mod message;
@@ -33,6 +34,7 @@ pub mod wire;
 pub use address::Address;
 pub use client::CallError;
 pub use correlation::CallId;
+pub use deadline::{LONGEST_WAIT, deadline_after};
 pub use error::{ErrorKind, TransportError};
 pub use headers::{HeaderValue, Headers, HeadersTooLarge};
 pub use message::{AckToken, ConsumerId, Delivery, DeliveryMode, Expiration, Message};

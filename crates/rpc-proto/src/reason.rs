@@ -58,8 +58,8 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The broker took the request back into no queue: a negative confirm.
-    BrokerRefused = "BROKER_REFUSED", ResourceExhausted, NotExecuted;
+    /// The broker does not answer for the request: a negative confirm.
+    BrokerRefused = "BROKER_REFUSED", ResourceExhausted, MaybeExecuted;
     /// The caller closed its client.
     ClientClosed = "CLIENT_CLOSED", Cancelled, MaybeExecuted;
     /// The connection ended with the call open.
@@ -68,6 +68,8 @@ reasons! {
     Expired = "EXPIRED", DeadlineExceeded, NotExecuted;
     /// The handler panicked.
     HandlerPanicked = "HANDLER_PANICKED", Internal, Executed;
+    /// The handler was stopped at the deadline.
+    HandlerTimedOut = "HANDLER_TIMED_OUT", DeadlineExceeded, Executed;
     /// The body of the message is over the limit.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, NotExecuted;
     /// No queue has this name: nobody listens.

@@ -166,6 +166,8 @@ pub struct Status {
     message: String,
     origin: Origin,
     reason: Option<Reason>,
+    /// An earlier delivery of the same request may have run, whatever became of this one.
+    redelivered: bool,
 }
 
 impl Status {
@@ -181,6 +183,7 @@ impl Status {
             message: cut(message.into()),
             origin: Origin::Handler,
             reason: None,
+            redelivered: false,
         }
     }
 
@@ -192,6 +195,7 @@ impl Status {
             message: cut(message.into()),
             origin: Origin::Framework,
             reason: Some(reason),
+            redelivered: false,
         }
     }
 
@@ -207,6 +211,26 @@ impl Status {
         Self::new(Code::OutOfRange, message)
     }
 
+    /// The same error, as the answer of a handler, whoever said it first.
+    ///
+    /// A handler that passes on the error of a service it called has run itself: what that error
+    /// says of the other one's handler is not true of this one.
+    #[must_use]
+    pub fn of_handler(mut self) -> Self {
+        self.origin = Origin::Handler;
+        self
+    }
+
+    /// The same error, about a request that was delivered before: it may have run then.
+    pub(crate) fn of_redelivered(mut self, redelivered: bool) -> Self {
+        self.redelivered = redelivered;
+        self
+    }
+
+    pub(crate) const fn is_of_redelivered(&self) -> bool {
+        self.redelivered
+    }
+
     pub(crate) fn received(
         code: Code,
         message: String,
@@ -218,6 +242,7 @@ impl Status {
             message: cut(message),
             origin,
             reason,
+            redelivered: false,
         }
     }
 
@@ -248,11 +273,15 @@ impl Status {
     /// Whether the handler ran.
     ///
     /// A handler that answers has run. The framework says by its reason; a reason that this version
-    /// does not know leaves it open.
+    /// does not know leaves it open, and so does one for not running a request that was delivered
+    /// before.
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match (self.origin, &self.reason) {
-            (Origin::Framework, Some(reason)) => reason.certainty(),
+            (Origin::Framework, Some(reason)) => match reason.certainty() {
+                Certainty::NotExecuted if self.redelivered => Certainty::MaybeExecuted,
+                certainty => certainty,
+            },
             (Origin::Framework, None) => Certainty::MaybeExecuted,
             _ => Certainty::Executed,
         }

@@ -21,6 +21,10 @@ pub const ORIGIN: &str = "x-rpc-origin";
 /// Header of an error reply: the word of its [`Reason`].
 pub const REASON: &str = "x-rpc-reason";
 
+/// Header of an error reply, set when the request had been delivered before: an earlier delivery may
+/// have run, so the reason proves nothing.
+pub const REDELIVERED: &str = "x-rpc-redelivered";
+
 /// The content type of error replies, and of requests that name none.
 pub const TEXT: ShortString = ShortString::from_static("text/plain");
 
@@ -51,6 +55,9 @@ pub fn encode_status(status: &Status) -> Message {
     let _ = headers.insert(ORIGIN, origin);
     if let Some(reason) = status.reason() {
         let _ = headers.insert(REASON, reason.as_str());
+    }
+    if status.is_of_redelivered() {
+        let _ = headers.insert(REDELIVERED, HeaderValue::Flag(true));
     }
     let body = Bytes::from(format!("error {status}"));
     Message {
@@ -99,7 +106,8 @@ pub fn decode_reply(message: Message) -> Result<Reply, Status> {
         || String::from_utf8_lossy(&message.body[..message.body.len().min(256)]).into_owned(),
         str::to_owned,
     );
-    Err(Status::received(code, said, origin, reason))
+    let redelivered = message.headers.get(REDELIVERED).is_some();
+    Err(Status::received(code, said, origin, reason).of_redelivered(redelivered))
 }
 
 /// The media type of a `content_type`, without parameters such as `charset`.

@@ -11,8 +11,8 @@ use rpc_proto::{CallError, ConsumerId, ErrorKind, TransportError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Consumer, Transport};
-use crate::client::{CallOptions, ClientOptions, OpenCall, Stub, Table};
+use super::{Consumer, Transport, cancel};
+use crate::client::{CallOptions, ClientOptions, Inlet, OpenCall, Stub};
 use crate::{ConsumeOptions, park};
 
 /// Calls a service over any blocking [`Transport`].
@@ -24,7 +24,7 @@ pub struct Client<T: Transport = Arc<dyn Transport>> {
 }
 
 struct Shared<T: Transport> {
-    transport: T,
+    transport: Arc<T>,
     stub: Stub,
     inbox: ConsumerId,
 }
@@ -40,16 +40,16 @@ impl<T: Transport> Client<T> {
         let consumer = transport.consume(ConsumeOptions::inbox(options.inbox))?;
         let stub = Stub::new(options, consumer.queue().clone());
         let inbox = consumer.id();
-        let table = stub.table.clone();
+        let inlet = stub.table.inlet();
         thread::Builder::new()
             .name("rpc-client".into())
-            .spawn(move || receive(consumer, &table))
+            .spawn(move || receive(consumer, &inlet))
             .map_err(|error| {
                 TransportError::new(ErrorKind::Other, "rpc", "start").with_source(error)
             })?;
         Ok(Self {
             shared: Arc::new(Shared {
-                transport,
+                transport: Arc::new(transport),
                 stub,
                 inbox,
             }),
@@ -156,18 +156,16 @@ impl<T: Transport> fmt::Debug for Client<T> {
 
 impl<T: Transport> Drop for Shared<T> {
     fn drop(&mut self) {
-        // The receiving thread sits in `recv`, and nothing else would wake it. An error means that
-        // the transport has ended, which has woken it already.
-        let _ = self.transport.cancel(self.inbox);
+        cancel(&self.transport, self.inbox);
     }
 }
 
-fn receive(mut consumer: Box<dyn Consumer>, table: &Table) {
+fn receive(mut consumer: Box<dyn Consumer>, inlet: &Inlet) {
     loop {
         match consumer.recv() {
-            Ok(Some(delivery)) => table.handle_reply(delivery.message),
-            Ok(None) => return table.handle_disconnect(crate::client::ended()),
-            Err(cause) => return table.handle_disconnect(cause),
+            Ok(Some(delivery)) => inlet.handle_reply(delivery.message),
+            Ok(None) => return,
+            Err(cause) => return inlet.handle_disconnect(cause),
         }
     }
 }

@@ -1,9 +1,33 @@
 //! The blocking face: the same nouns as the async one, with threads and without a runtime.
 
 mod client;
+mod progress;
 mod server;
 mod transport;
+mod worker;
+
+use std::sync::Arc;
+use std::thread;
+
+use rpc_proto::ConsumerId;
 
 pub use self::client::Client;
 pub use self::server::Server;
 pub use self::transport::{Consumer, Transport};
+
+/// Cancels a consumer in the background, which wakes the thread that sits in its `recv`.
+///
+/// Not on this thread: it may be one of a runtime, where an adapted transport must not block, and
+/// it should not wait for a broker that does not answer. An error means that the transport has
+/// ended, and has woken that thread itself.
+fn cancel<T: Transport>(transport: &Arc<T>, consumer: ConsumerId) {
+    let background = Arc::clone(transport);
+    let spawned = thread::Builder::new()
+        .name("rpc-cancel".into())
+        .spawn(move || {
+            let _ = background.cancel(consumer);
+        });
+    if spawned.is_err() {
+        let _ = transport.cancel(consumer);
+    }
+}

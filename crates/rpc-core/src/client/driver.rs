@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 
-use super::{CallOptions, ClientOptions, OpenCall, Stub, Table, ended};
+use super::{CallOptions, ClientOptions, Inlet, OpenCall, Stub};
 use crate::{ConsumeOptions, Consumer, Transport};
 
 /// Calls a service over any [`Transport`].
@@ -42,7 +42,7 @@ impl<T: Transport> Client<T> {
             .await?;
         let stub = Stub::new(options, consumer.queue().clone());
         let inbox = consumer.id();
-        let receiver = tokio::spawn(receive(consumer, stub.table.clone())).abort_handle();
+        let receiver = tokio::spawn(receive(consumer, stub.table.inlet())).abort_handle();
         Ok(Self {
             shared: Arc::new(Shared {
                 transport,
@@ -175,12 +175,12 @@ impl<T: Transport> Drop for Shared<T> {
     }
 }
 
-async fn receive(mut consumer: Box<dyn Consumer>, table: Table) {
+async fn receive(mut consumer: Box<dyn Consumer>, inlet: Inlet) {
     loop {
         match consumer.recv().await {
-            Ok(Some(delivery)) => table.handle_reply(delivery.message),
-            Ok(None) => return table.handle_disconnect(ended()),
-            Err(cause) => return table.handle_disconnect(cause),
+            Ok(Some(delivery)) => inlet.handle_reply(delivery.message),
+            Ok(None) => return,
+            Err(cause) => return inlet.handle_disconnect(cause),
         }
     }
 }

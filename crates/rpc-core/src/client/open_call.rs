@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures_channel::oneshot;
 use rpc_proto::client::{Calls, Ended, Limits, Request, Stats};
 use rpc_proto::wire::Reply;
-use rpc_proto::{CallError, CallId, Message, ShortString, TransportError};
+use rpc_proto::{CallError, CallId, ErrorKind, Message, ShortString, TransportError};
 use uuid::Uuid;
 
 use crate::Confirm;
@@ -41,12 +41,9 @@ impl Table {
         output
     }
 
-    pub(crate) fn handle_reply(&self, message: Message) {
-        self.feed(|calls| calls.handle_reply(message));
-    }
-
-    pub(crate) fn handle_disconnect(&self, cause: TransportError) {
-        self.feed(|calls| calls.handle_disconnect(cause));
+    /// Where replies come in.
+    pub(crate) fn inlet(&self) -> Inlet {
+        Inlet(self.clone())
     }
 
     pub(crate) fn close(&self) {
@@ -60,6 +57,33 @@ impl Table {
     pub(crate) fn stats(&self) -> Stats {
         self.feed(|calls| calls.stats())
     }
+}
+
+/// The receiving end of a table. When it is gone, however it went, no reply can come any more.
+#[derive(Debug)]
+pub(crate) struct Inlet(Table);
+
+impl Inlet {
+    pub(crate) fn handle_reply(&self, message: Message) {
+        self.0.feed(|calls| calls.handle_reply(message));
+    }
+
+    pub(crate) fn handle_disconnect(&self, cause: TransportError) {
+        self.0.feed(|calls| calls.handle_disconnect(cause));
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        // After a disconnect with a cause this changes nothing.
+        self.handle_disconnect(ended());
+    }
+}
+
+/// Why the calls end whose reply address was given up under them.
+fn ended() -> TransportError {
+    TransportError::new(ErrorKind::Closed, "rpc", "receive")
+        .with_detail("the reply address was given up")
 }
 
 /// A call that is open, from before its request is published.
@@ -100,7 +124,8 @@ impl OpenCall {
     /// The request has been handed over, or has failed to be.
     pub(crate) fn published(&mut self, outcome: Result<Confirm, TransportError>) {
         match outcome {
-            Ok(confirm) => self.confirm = Some(confirm),
+            // One that nobody asked for must not count as the broker's word.
+            Ok(confirm) => self.confirm = Some(confirm).filter(Confirm::is_requested),
             Err(error) => self
                 .table
                 .feed(|calls| calls.handle_publish(self.id, Err(error))),

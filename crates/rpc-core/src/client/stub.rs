@@ -1,10 +1,10 @@
 //! What both faces of the client do around a call: encode, decode, reckon the deadline.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rpc_proto::client::Request;
-use rpc_proto::wire::{Reply, media_type};
-use rpc_proto::{Address, CallError, Headers, ShortString};
+use rpc_proto::wire::{REPLY_TYPE, Reply, media_type};
+use rpc_proto::{Address, CallError, Headers, ShortString, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,9 +34,8 @@ impl Stub {
     }
 
     pub(crate) fn deadline(&self, options: CallOptions) -> Instant {
-        // A day is the longest a call may take, and keeps the sum from overflowing.
         let timeout = options.timeout.unwrap_or(self.options.timeout);
-        Instant::now() + timeout.min(self.options.limits.max_timeout.min(DAY))
+        deadline_after(Instant::now(), timeout.min(self.options.limits.max_timeout))
     }
 
     pub(crate) fn encode<Req: Serialize + ?Sized>(
@@ -52,6 +51,11 @@ impl Stub {
             .ok_or_else(|| unencodable(NO_CODEC.into()))?;
         let name = ShortString::new(method)
             .map_err(|error| unencodable(format!("the method name has {error}")))?;
+        if name == REPLY_TYPE {
+            return Err(unencodable(format!(
+                "{name:?} marks replies and names no method"
+            )));
+        }
         let body =
             codec::encode(codec, arguments).map_err(|error| unencodable(error.to_string()))?;
         Ok(Request {
@@ -87,7 +91,5 @@ impl Stub {
         }
     }
 }
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const NO_CODEC: &str = "no codec is built in: enable a codec feature, or give the client one";

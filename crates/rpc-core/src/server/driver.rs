@@ -4,8 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_proto::server::{Accepted, Acceptor, Job, Request, Running, Settlement, Stats, Verdict};
-use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
+use rpc_proto::server::{
+    Accepted, Acceptor, Ending, Job, Request, Running, Settlement, Stats, Verdict,
+};
+use rpc_proto::{
+    Address, ConsumerId, ErrorKind, LONGEST_WAIT, Message, TransportError, deadline_after,
+};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -118,10 +122,11 @@ impl<T: Transport, S: Service> Server<T, S> {
             consumer,
             mut receiver,
         } = self;
-        let deadline = tokio::time::Instant::now() + limit.min(LONGEST_DRAIN);
-        worker.slots.close();
+        let deadline = deadline_after(Instant::now(), limit).into();
         // An error means that the transport has ended, and the consumer with it.
         let _ = tokio::time::timeout_at(deadline, worker.transport.cancel(consumer)).await;
+        // Not before the cancel: what is handed back would come here again.
+        worker.slots.close();
         if let Ok(Ok((mut jobs, _))) = tokio::time::timeout_at(deadline, &mut receiver.0).await {
             while let Ok(Some(_)) = tokio::time::timeout_at(deadline, jobs.join_next()).await {}
         }
@@ -154,16 +159,21 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     async fn execute(&self, request: Request, running: Running) -> Settlement {
-        let answer = match catch_unwind(|| self.service.call(request)) {
-            Ok(Work::Ready(answer)) => Ok(answer),
-            Ok(Work::Async(work)) => CatchUnwind(work).await,
-            Ok(Work::Blocking(work)) => offload(work).await,
-            Err(panicked) => Err(panicked),
+        let deadline = running.deadline();
+        let ending = match catch_unwind(|| self.service.call(request)) {
+            Ok(Work::Ready(answer)) => Ending::Answered(answer),
+            Ok(Work::Async(work)) => {
+                let work = CatchUnwind::new(work);
+                match tokio::time::timeout_at(deadline.into(), work).await {
+                    Ok(Ok(answer)) => Ending::Answered(answer),
+                    Ok(Err(Panicked)) => Ending::Panicked,
+                    Err(_) => Ending::TimedOut,
+                }
+            }
+            Ok(Work::Blocking(work)) => offload(work, deadline).await,
+            Err(Panicked) => Ending::Panicked,
         };
-        match answer {
-            Ok(answer) => running.finish(Instant::now(), answer),
-            Err(Panicked) => running.panicked(Instant::now()),
-        }
+        running.finish(Instant::now(), ending)
     }
 
     /// Reply, confirm, acknowledge, in this order.
@@ -182,7 +192,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     async fn send(&self, to: &Address, message: Message) -> Result<(), TransportError> {
-        let deadline = Instant::now() + self.settle_timeout;
+        let deadline = deadline_after(Instant::now(), self.settle_timeout);
         let confirmed = async { self.transport.publish(to, message, deadline).await?.await };
         tokio::time::timeout_at(deadline.into(), confirmed)
             .await
@@ -203,7 +213,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 Verdict::Settled => Ok(()),
             }
         };
-        match timeout(self.settle_timeout, settled).await {
+        match timeout(self.settle_timeout.min(LONGEST_WAIT), settled).await {
             Ok(Ok(())) => {}
             // Unsettled, the request comes again when this transport has ended.
             Ok(Err(error)) => tracing::debug!(%error, "a request could not be settled"),
@@ -240,12 +250,18 @@ async fn receive<T: Transport, S: Service>(
     (jobs, cause)
 }
 
-/// Runs blocking work on a thread that it may keep busy.
-async fn offload(work: Box<dyn FnOnce() -> Answer + Send>) -> Result<Answer, Panicked> {
-    // The inner catch logs what the panic said; the outer error is a runtime that shuts down.
-    tokio::task::spawn_blocking(move || catch_unwind(work))
+/// Runs blocking work on a thread that it may keep busy, unless none is free before the deadline.
+async fn offload(work: Box<dyn FnOnce() -> Answer + Send>, deadline: Instant) -> Ending {
+    let run = move || {
+        if deadline <= Instant::now() {
+            return Ending::Expired;
+        }
+        catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
+    };
+    // Panics are caught inside; the error is a runtime that shuts down, and the work with it.
+    tokio::task::spawn_blocking(run)
         .await
-        .unwrap_or(Err(Panicked))
+        .unwrap_or(Ending::Panicked)
 }
 
 fn stopped() -> Ended {
@@ -253,6 +269,3 @@ fn stopped() -> Ended {
         .with_detail("the receiving task was stopped");
     (JoinSet::new(), Err(cause))
 }
-
-/// Keeps the sum of now and a limit from overflowing.
-const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 60 * 60);

@@ -58,10 +58,12 @@ impl ServerOptions {
         self
     }
 
-    /// Sets the limits on requests and handlers.
+    /// Sets the limits on requests and handlers. The server's own queue is that of these options,
+    /// whatever the policy says.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self.policy.own_queue = self.queue.name.clone();
         self
     }
 

@@ -18,19 +18,34 @@ pub(crate) fn catch_unwind<R>(work: impl FnOnce() -> R) -> Result<R, Panicked> {
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|panic| log(&*panic))
 }
 
-/// A future that ends with [`Panicked`] if the one inside panics.
-pub(crate) struct CatchUnwind<F>(pub(crate) Pin<Box<F>>)
-where
-    F: Future + ?Sized;
+/// A future that ends with [`Panicked`] if the one inside panics, in its end as well.
+pub(crate) struct CatchUnwind<F: Future + ?Sized>(Option<Pin<Box<F>>>);
+
+impl<F: Future + ?Sized> CatchUnwind<F> {
+    pub(crate) const fn new(future: Pin<Box<F>>) -> Self {
+        Self(Some(future))
+    }
+}
 
 impl<F: Future + ?Sized> Future for CatchUnwind<F> {
     type Output = Result<F::Output, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match catch_unwind(|| self.0.as_mut().poll(context)) {
+        let Some(future) = &mut self.0 else {
+            return Poll::Ready(Err(Panicked));
+        };
+        match catch_unwind(|| future.as_mut().poll(context)) {
             Ok(poll) => Poll::Ready(Ok(ready!(poll))),
             Err(panicked) => Poll::Ready(Err(panicked)),
         }
+    }
+}
+
+impl<F: Future + ?Sized> Drop for CatchUnwind<F> {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        // What panics only in its destructor has answered before.
+        let _ = catch_unwind(|| drop(future));
     }
 }
 

@@ -25,8 +25,8 @@ use bytes::Bytes;
 pub use self::error::CallError;
 use crate::wire::{self, Reply};
 use crate::{
-    CallId, Certainty, DeliveryMode, ErrorKind, Expiration, Headers, Message, ShortString,
-    TransportError,
+    CallId, Certainty, DeliveryMode, ErrorKind, Expiration, Headers, LONGEST_WAIT, Message,
+    ShortString, TransportError, deadline_after,
 };
 
 /// What a call sends, before it has an identity.
@@ -64,7 +64,7 @@ impl Default for Limits {
             max_in_flight: 8192,
             max_reply: 4 << 20,
             max_request: 1 << 20,
-            max_timeout: Duration::from_secs(24 * 60 * 60),
+            max_timeout: LONGEST_WAIT,
         }
     }
 }
@@ -188,7 +188,7 @@ impl<W> Calls<W> {
                 limit: self.limits.max_in_flight,
             });
         }
-        let deadline = deadline.min(now + self.limits.max_timeout);
+        let deadline = deadline.min(deadline_after(now, self.limits.max_timeout));
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Err(CallError::DeadlineExceeded {

@@ -345,10 +345,10 @@ proptest! {
                 }
                 Event::Confirm(id) => bench.calls.handle_publish(call_id(id), Ok(())),
                 Event::Refuse(id, kind) => {
-                    if open.contains(&id) {
+                    let error = TransportError::new(kind, "fake", "publish");
+                    if open.contains(&id) && error.certainty() == Certainty::NotExecuted {
                         refused.insert(id);
                     }
-                    let error = TransportError::new(kind, "fake", "publish");
                     bench.calls.handle_publish(call_id(id), Err(error));
                 }
                 Event::Reply(id) => {

@@ -46,7 +46,7 @@ counters! {
     casts,
     /// Deliveries dropped because to answer them would be to talk to oneself.
     discarded,
-    /// Handlers that answered with an error, panics included.
+    /// Handlers that failed: with an error, a panic, at the deadline, or with too large a reply.
     failed,
     /// Handlers that answered with a result.
     ok,
@@ -54,7 +54,7 @@ counters! {
     panicked,
     /// Deliveries taken.
     received,
-    /// Requests answered without running, or with an answer too large to send.
+    /// Requests answered without running.
     refused,
     /// Replies confirmed by the broker.
     replied,

@@ -23,10 +23,10 @@
 //! ```
 //!
 //! ```compile_fail,E0382
-//! # use rpc_proto::server::{Response, Running, Settlement};
+//! # use rpc_proto::server::{Ending, Running, Settlement};
 //! # use std::time::Instant;
 //! fn twice(running: Running, now: Instant) -> (Settlement, Settlement) {
-//!     (running.finish(now, Ok(Response::default())), running.panicked(now))
+//!     (running.finish(now, Ending::TimedOut), running.finish(now, Ending::Panicked))
 //! }
 //! ```
 //!
@@ -49,14 +49,16 @@ use bytes::Bytes;
 pub use self::counters::{Counters, Stats};
 pub use self::settlement::{AfterReply, Settlement, Verdict};
 use crate::{
-    AckToken, Address, Delivery, Expiration, Headers, Message, Reason, ShortString, Status, wire,
+    AckToken, Address, Certainty, Delivery, Expiration, Headers, Message, Reason, ShortString,
+    Status, deadline_after, wire,
 };
 
 /// What a server allows.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Policy {
-    /// How long a handler may take when the request sets no closer limit.
+    /// How long a request may take, from its arrival to its answer, when it sets no closer limit. A
+    /// handler that awaits is stopped then; one that blocks its thread cannot be.
     pub max_execution: Duration,
     /// The longest reply body sent, in bytes.
     pub max_reply: usize,
@@ -163,7 +165,7 @@ impl Acceptor {
         }
         let expiration = message.expiration.map(Expiration::as_duration);
         let allowed = expiration.unwrap_or(self.policy.max_execution);
-        let deadline = received_at + allowed.min(self.policy.max_execution);
+        let deadline = deadline_after(received_at, allowed.min(self.policy.max_execution));
         let Message {
             body,
             content_type,
@@ -177,6 +179,7 @@ impl Acceptor {
             counters,
             deadline,
             max_reply: self.policy.max_reply,
+            redelivered,
             reply_to: message.reply_to,
             // What the caller gave to find its call by; a peer may use either.
             correlation_id: correlation_id.or_else(|| message_id.clone()),
@@ -188,7 +191,11 @@ impl Acceptor {
                 body.len(),
                 self.policy.max_request
             );
-            return Accepted::Settlement(envelope.refuse(Reason::MessageTooLarge, said));
+            return Accepted::Settlement(envelope.refuse(
+                received_at,
+                Reason::MessageTooLarge,
+                said,
+            ));
         }
         let request = Request {
             body,
@@ -227,7 +234,7 @@ impl Job {
     pub fn begin(self, now: Instant) -> Result<(Request, Running), Settlement> {
         let Self { request, envelope } = self;
         if request.deadline <= now {
-            return Err(envelope.refuse(Reason::Expired, "the deadline passed in the queue"));
+            return Err(envelope.refuse(now, Reason::Expired, EXPIRED));
         }
         Ok((request, Running { envelope }))
     }
@@ -246,41 +253,72 @@ pub struct Running {
     envelope: Envelope,
 }
 
+/// How the work on a request ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The handler answered, or the service refused the request for it.
+    Answered(Result<Response, Status>),
+    /// The deadline passed while the work waited for a thread: it never began.
+    Expired,
+    /// The handler panicked.
+    Panicked,
+    /// The handler was stopped at the deadline.
+    TimedOut,
+}
+
 impl Running {
-    /// The handler has answered.
-    pub fn finish(self, now: Instant, answer: Result<Response, Status>) -> Settlement {
-        let Self { envelope } = self;
-        let message = match answer {
-            Ok(response) if response.body.len() > envelope.max_reply => {
-                let said = format!(
-                    "a reply of {} bytes, and the limit is {}",
-                    response.body.len(),
-                    envelope.max_reply
-                );
-                return envelope.refuse(Reason::ReplyTooLarge, said);
-            }
-            Ok(Response { body, content_type }) => {
-                envelope.counters.ok.add();
-                Message {
-                    body,
-                    content_type,
-                    ..Message::default()
-                }
-            }
-            Err(status) => {
-                envelope.counters.failed.add();
-                wire::encode_status(&status)
-            }
-        };
-        envelope.reply(now, message)
+    /// When the answer is of no use any more, and a handler that can be stopped should be.
+    #[must_use]
+    pub const fn deadline(&self) -> Instant {
+        self.envelope.deadline
     }
 
-    /// The handler panicked.
-    pub fn panicked(self, now: Instant) -> Settlement {
-        self.envelope.counters.panicked.add();
-        // What the panic said stays in this process: it may speak of anything.
-        let status = Status::framework(Reason::HandlerPanicked, "the handler panicked");
-        self.finish(now, Err(status))
+    /// The work has ended, in one way or another.
+    pub fn finish(self, now: Instant, ending: Ending) -> Settlement {
+        let Self { envelope } = self;
+        let counters = &envelope.counters;
+        let response = match ending {
+            Ending::Answered(Ok(response)) => response,
+            Ending::Answered(Err(status)) => {
+                // The framework says it in place of a handler that did not run.
+                let refused = status.certainty() == Certainty::NotExecuted;
+                let counter = if refused {
+                    &counters.refused
+                } else {
+                    &counters.failed
+                };
+                counter.add();
+                return envelope.fail(now, status, !refused);
+            }
+            Ending::Expired => return envelope.refuse(now, Reason::Expired, EXPIRED),
+            Ending::Panicked => {
+                counters.panicked.add();
+                counters.failed.add();
+                // What the panic said stays in this process: it may speak of anything.
+                let status = Status::framework(Reason::HandlerPanicked, "the handler panicked");
+                return envelope.fail(now, status, true);
+            }
+            Ending::TimedOut => {
+                counters.failed.add();
+                let said = "the handler had not answered by the deadline";
+                return envelope.fail(now, Status::framework(Reason::HandlerTimedOut, said), true);
+            }
+        };
+        let (len, limit) = (response.body.len(), envelope.max_reply);
+        if len > limit {
+            counters.failed.add();
+            let said = format!("a reply of {len} bytes, and the limit is {limit}");
+            return envelope.fail(now, Status::framework(Reason::ReplyTooLarge, said), true);
+        }
+        counters.ok.add();
+        let Response { body, content_type } = response;
+        let message = Message {
+            body,
+            content_type,
+            ..Message::default()
+        };
+        envelope.send(now, message, true)
     }
 }
 
@@ -290,42 +328,48 @@ struct Envelope {
     counters: Arc<Counters>,
     deadline: Instant,
     max_reply: usize,
+    redelivered: bool,
     reply_to: Option<ShortString>,
     correlation_id: Option<ShortString>,
     token: Option<AckToken>,
 }
 
 impl Envelope {
-    fn refuse(self, reason: Reason, said: impl Into<String>) -> Settlement {
+    /// Answers a request that does not run.
+    fn refuse(self, now: Instant, reason: Reason, said: impl Into<String>) -> Settlement {
         self.counters.refused.add();
-        let mut message = wire::encode_status(&Status::framework(reason, said));
-        // Nobody may be left to read it, and whoever is should have a moment to do so.
-        message.expiration = Some(Expiration::after(REFUSAL_LIFETIME));
-        self.send(message)
+        self.fail(now, Status::framework(reason, said), false)
     }
 
-    fn reply(self, now: Instant, mut message: Message) -> Settlement {
-        message.expiration = Some(Expiration::after(
-            self.deadline.saturating_duration_since(now),
-        ));
-        self.send(message)
+    fn fail(self, now: Instant, status: Status, ran: bool) -> Settlement {
+        let message = wire::encode_status(&status.of_redelivered(self.redelivered));
+        self.send(now, message, ran)
     }
 
-    fn send(self, mut message: Message) -> Settlement {
+    fn send(self, now: Instant, mut message: Message, ran: bool) -> Settlement {
         let Self {
             counters,
+            deadline,
+            redelivered,
             reply_to,
             correlation_id,
             token,
             ..
         } = self;
         let Some(reply_to) = reply_to else {
-            counters.casts.add();
+            if ran {
+                counters.casts.add();
+            }
             return Settlement::Settle(Verdict::ack(token));
         };
+        // Nobody may be left to read it, and whoever is should have a moment to do so.
+        let left = deadline
+            .saturating_duration_since(now)
+            .max(SHORTEST_REPLY_LIFETIME);
+        message.expiration = Some(Expiration::after(left));
         message.kind = Some(wire::REPLY_TYPE);
         message.correlation_id = correlation_id;
-        let then = AfterReply::new(counters, token);
+        let then = AfterReply::new(counters, token, redelivered);
         Settlement::Reply {
             to: Address::queue(reply_to),
             message,
@@ -334,5 +378,7 @@ impl Envelope {
     }
 }
 
-/// How long an answer that nobody may await stays in the caller's queue.
-const REFUSAL_LIFETIME: Duration = Duration::from_secs(10);
+const EXPIRED: &str = "the deadline passed before the handler could begin";
+
+/// How long a reply stays in its queue at least.
+const SHORTEST_REPLY_LIFETIME: Duration = Duration::from_secs(10);

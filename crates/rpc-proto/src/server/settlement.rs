@@ -33,36 +33,45 @@ pub enum Settlement {
 pub struct AfterReply {
     counters: Arc<Counters>,
     token: Option<AckToken>,
+    redelivered: bool,
 }
 
 impl AfterReply {
-    pub(super) const fn new(counters: Arc<Counters>, token: Option<AckToken>) -> Self {
-        Self { counters, token }
+    pub(super) const fn new(
+        counters: Arc<Counters>,
+        token: Option<AckToken>,
+        redelivered: bool,
+    ) -> Self {
+        Self {
+            counters,
+            token,
+            redelivered,
+        }
     }
 
     /// The reply was confirmed, or could not be delivered.
     ///
     /// What will fail again for this reply, wherever it is tried, ends the matter: the request is
-    /// acknowledged, the reply counted as undeliverable. What failed for this connection only puts
-    /// the request back, so that another worker answers it.
+    /// acknowledged, the reply counted as undeliverable. What may have failed for this connection
+    /// only puts the request back, so that another worker answers it. A reply queue that is full, or
+    /// that never confirms, is the caller's own choice, and no reason to run its request for ever: a
+    /// refusal ends the matter at once, a timeout at the second delivery.
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Verdict {
         let Err(error) = result else {
             self.counters.replied.add();
             return Verdict::ack(self.token);
         };
-        match error.kind() {
-            ErrorKind::NoRoute
-            | ErrorKind::TooLarge
-            | ErrorKind::Misuse
-            | ErrorKind::Denied
-            | ErrorKind::Unsupported => {
-                self.counters.undeliverable.add();
-                Verdict::ack(self.token)
-            }
-            _ => {
-                self.counters.requeued.add();
-                Verdict::requeue(self.token)
-            }
+        let again = match error.kind() {
+            ErrorKind::Closed | ErrorKind::Connect => true,
+            ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
+            _ => false,
+        };
+        if again {
+            self.counters.requeued.add();
+            Verdict::requeue(self.token)
+        } else {
+            self.counters.undeliverable.add();
+            Verdict::ack(self.token)
         }
     }
 }

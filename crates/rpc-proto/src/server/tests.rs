@@ -57,11 +57,11 @@ fn reply(settlement: Settlement) -> (Address, Message, AfterReply) {
     }
 }
 
-fn ok(body: &'static str) -> Result<Response, Status> {
-    Ok(Response {
+fn ok(body: &'static str) -> Ending {
+    Ending::Answered(Ok(Response {
         body: Bytes::from_static(body.as_bytes()),
         content_type: None,
-    })
+    }))
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn oversized_bodies_are_answered_in_both_directions() {
         body: Bytes::from(vec![b'1'; 101]),
         content_type: None,
     };
-    let (_, answer, _) = reply(running.finish(now, Ok(response)));
+    let (_, answer, _) = reply(running.finish(now, Ending::Answered(Ok(response))));
     let status = decode_reply(answer).unwrap_err();
     assert_eq!(status.reason(), Some(&Reason::ReplyTooLarge));
     assert_eq!(status.certainty(), Certainty::Executed);
@@ -164,7 +164,7 @@ fn a_panic_is_an_answer_that_tells_nothing_of_what_was_said() {
     let (_, running) = job(acceptor.accept(delivery(now, request())))
         .begin(now)
         .unwrap();
-    let (_, message, _) = reply(running.panicked(now));
+    let (_, message, _) = reply(running.finish(now, Ending::Panicked));
     let status = decode_reply(message).unwrap_err();
     assert_eq!(status.reason(), Some(&Reason::HandlerPanicked));
     assert_eq!(status.certainty(), Certainty::Executed);
@@ -178,9 +178,10 @@ fn only_what_another_worker_could_answer_goes_back() {
         (ErrorKind::NoRoute, false),
         (ErrorKind::TooLarge, false),
         (ErrorKind::Denied, false),
+        (ErrorKind::Unsupported, false),
+        (ErrorKind::Refused, false),
         (ErrorKind::Closed, true),
         (ErrorKind::Timeout, true),
-        (ErrorKind::Refused, true),
     ] {
         let (_, running) = job(acceptor().accept(delivery(now, request())))
             .begin(now)
@@ -194,6 +195,86 @@ fn only_what_another_worker_could_answer_goes_back() {
             "{kind:?}"
         );
     }
+}
+
+#[test]
+fn a_reply_that_is_never_confirmed_is_tried_twice_and_no_more() {
+    let now = epoch();
+    for redelivered in [false, true] {
+        let delivery = Delivery {
+            redelivered,
+            ..delivery(now, request())
+        };
+        let (_, running) = job(acceptor().accept(delivery)).begin(now).unwrap();
+        let (_, _, then) = reply(running.finish(now, ok("1")));
+        let error = TransportError::new(ErrorKind::Timeout, "fake", "publish");
+        let verdict = then.handle_publish(Err(&error));
+        assert_eq!(matches!(verdict, Verdict::Requeue(_)), !redelivered);
+    }
+}
+
+#[test]
+fn a_refusal_of_a_redelivered_request_leaves_open_whether_it_ran() {
+    let now = epoch();
+    for (redelivered, certainty) in [
+        (false, Certainty::NotExecuted),
+        (true, Certainty::MaybeExecuted),
+    ] {
+        let unknown = || Status::framework(Reason::UnknownMethod, "no such method");
+        let again = |message| Delivery {
+            redelivered,
+            ..delivery(now, message)
+        };
+        let status_of = |settlement| decode_reply(reply(settlement).1).unwrap_err();
+
+        let (_, running) = job(acceptor().accept(again(request()))).begin(now).unwrap();
+        let by_router = running.finish(now, Ending::Answered(Err(unknown())));
+        assert_eq!(status_of(by_router).certainty(), certainty);
+
+        let (_, running) = job(acceptor().accept(again(request()))).begin(now).unwrap();
+        assert_eq!(
+            status_of(running.finish(now, Ending::Expired)).certainty(),
+            certainty
+        );
+
+        let mut long = request();
+        long.body = Bytes::from(vec![b'1'; 101]);
+        let refused = settlement(acceptor().accept(again(long)));
+        assert_eq!(status_of(refused).certainty(), certainty);
+    }
+}
+
+#[test]
+fn what_a_handler_passes_on_does_not_speak_for_itself() {
+    let status = Status::framework(Reason::UnknownMethod, "somebody else's").of_handler();
+    assert_eq!(status.certainty(), Certainty::Executed);
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[test]
+fn a_handler_that_was_stopped_is_answered_for() {
+    let now = epoch();
+    let acceptor = acceptor();
+    let (_, running) = job(acceptor.accept(delivery(now, request())))
+        .begin(now)
+        .unwrap();
+    let late = running.deadline();
+    let (_, message, _) = reply(running.finish(late, Ending::TimedOut));
+    let status = decode_reply(message).unwrap_err();
+    assert_eq!(
+        (status.code(), status.certainty()),
+        (Code::DeadlineExceeded, Certainty::Executed)
+    );
+    assert_eq!(acceptor.stats().failed, 1);
+}
+
+#[test]
+fn an_endless_limit_is_a_day() {
+    let now = epoch();
+    let mut policy = Policy::new(ShortString::from_static("fib"));
+    policy.max_execution = Duration::MAX;
+    let waiting = job(Acceptor::new(policy).accept(delivery(now, request())));
+    assert_eq!(waiting.deadline(), now + crate::LONGEST_WAIT);
 }
 
 #[test]
@@ -231,7 +312,7 @@ proptest! {
         let settlement = match acceptor.accept(delivery(now, message)) {
             Accepted::Settlement(settlement) => settlement,
             Accepted::Job(job) => match job.begin(later) {
-                Ok((_, running)) if fails => running.finish(later, Err(Status::out_of_range("x"))),
+                Ok((_, running)) if fails => running.finish(later, Ending::Answered(Err(Status::out_of_range("x")))),
                 Ok((_, running)) => running.finish(later, ok("1")),
                 Err(settlement) => settlement,
             },
