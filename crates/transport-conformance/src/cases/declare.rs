@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use rpc_core::{ConsumeOptions, ErrorKind, Message, QueueKind, QueueSpec};
+use rpc_core::{ConsumeOptions, ErrorKind, Message, QueueKind, QueueSpec, ShortString};
 
 use crate::backend::Backend;
 use crate::steps::fails_with;
@@ -45,6 +45,13 @@ pub(super) fn a_quorum_queue_works(backend: &dyn Backend) {
     connection.send(&queue, Message::new("hello"));
     let delivery = connection.receive(&queue, 1).expect("hello");
     connection.settle(delivery);
+}
+
+pub(super) fn a_queue_needs_a_name(backend: &dyn Backend) {
+    let connection = backend.dial();
+    let nameless = QueueSpec::new(ShortString::default(), QueueKind::Durable);
+    fails_with("declare", connection.declare(&nameless), ErrorKind::Misuse);
+    connection.assert_usable();
 }
 
 /// Refused verbs close a channel of the broker; what went on before must not have been on it.

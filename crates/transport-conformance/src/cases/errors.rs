@@ -1,5 +1,7 @@
 //! Errors of the serving side arrive as what they are, and cost no worker.
 
+use std::time::Duration;
+
 use rpc_core::codec::Text;
 use rpc_core::proto::client::Request;
 use rpc_core::{
@@ -7,7 +9,7 @@ use rpc_core::{
 };
 
 use crate::backend::Backend;
-use crate::steps::{SOON, echo, replied, request, short};
+use crate::steps::{SOON, echo, one_at_a_time, policy, replied, request, short};
 
 /// What the service said.
 #[track_caller]
@@ -113,4 +115,47 @@ pub(super) fn a_hundred_panics_cost_no_worker(backend: &dyn Backend) {
     }
     client.assert_works();
     assert_eq!(replied(&*served.server, 101).panicked, 100);
+}
+
+/// It is stopped at the limit of the service, while its caller would still wait.
+pub(super) fn a_handler_that_never_answers_is_stopped(backend: &dyn Backend) {
+    let router = echo().handle_async("hang", |_: String| std::future::pending::<Answer>());
+    let (connection, queue) = backend.with_queue();
+    let limits = policy(&queue, |policy| {
+        policy.max_execution = Duration::from_millis(100)
+    });
+    let options = one_at_a_time(&queue, 10).with_policy(limits);
+    let _server = connection.run(router, options);
+    let client = connection.calls(&queue);
+    for _ in 0..3 {
+        let status = remote(client.ask("hang", "for ever"));
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert_eq!(
+            status.reason(),
+            Some(&Reason::HandlerTimedOut),
+            "{status:?}"
+        );
+        assert_eq!(status.certainty(), Certainty::Executed);
+    }
+    client.assert_works();
+}
+
+type Answer = Result<String, Status>;
+
+/// A handler that passes on the refusal of another service has itself run.
+pub(super) fn a_passed_on_refusal_does_not_speak_for_the_handler(backend: &dyn Backend) {
+    let refusal = || Status::framework(Reason::UnknownMethod, "said by another service");
+    let router = Router::new()
+        .handle("at once", move |_: String| Answer::Err(refusal()))
+        .handle_async(
+            "later",
+            move |_: String| async move { Answer::Err(refusal()) },
+        );
+    let served = backend.with_service(router);
+    let client = served.connection.calls(&served.queue);
+    for method in ["at once", "later"] {
+        let status = remote(client.ask(method, "hello"));
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+        assert_eq!(status.certainty(), Certainty::Executed, "{status:?}");
+    }
 }

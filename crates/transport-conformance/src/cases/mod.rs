@@ -44,6 +44,7 @@ macro_rules! __with_cases {
                     other_arguments_are_a_conflict,
                     a_passive_declaration_only_looks,
                     a_quorum_queue_works,
+                    a_queue_needs_a_name,
                     refusals_leave_the_rest_of_the_transport_alone,
                 }
                 consume {
@@ -109,6 +110,8 @@ macro_rules! __with_cases {
                     an_unknown_content_type_is_refused,
                     the_error_of_a_handler_arrives_as_it_was,
                     a_hundred_panics_cost_no_worker,
+                    a_handler_that_never_answers_is_stopped,
+                    a_passed_on_refusal_does_not_speak_for_the_handler,
                 }
                 limits {
                     a_request_over_the_limit_is_not_sent,
@@ -122,6 +125,7 @@ macro_rules! __with_cases {
                     a_request_answered_to_its_own_queue_does_not_loop,
                     a_reply_in_the_request_queue_is_dropped,
                     a_reply_that_nobody_can_receive_is_done_with,
+                    a_forged_direct_reply_address_costs_no_worker,
                     a_stale_request_does_not_run,
                 }
                 workers {

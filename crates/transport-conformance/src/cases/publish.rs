@@ -42,6 +42,10 @@ pub(super) fn all_properties_and_headers_survive(backend: &dyn Backend) {
     let mut headers = Headers::new();
     let values = [
         ("bytes", HeaderValue::Bytes(Bytes::from_static(b"\x00\xff"))),
+        (
+            "bytes that could be text",
+            HeaderValue::Bytes(Bytes::from_static(b"abc")),
+        ),
         ("false", HeaderValue::Flag(false)),
         ("float", HeaderValue::Float(1.5)),
         ("least", HeaderValue::Int(i64::MIN)),
