@@ -30,10 +30,11 @@
 //! # What a call promises
 //!
 //! It ends by its deadline, which it always has, and a [`CallError`] says besides its code whether
-//! the handler ran: *executed*, *maybe executed* or *not executed*. A call that nobody listens for
-//! ends in one round trip, not at the deadline. A call that is dropped gives its slot back. A
+//! the handler ran: *executed*, *maybe executed* or *not executed*. A call to a queue that is not
+//! there ends in one round trip, not at the deadline. A call that is dropped gives its slot back. A
 //! request is acknowledged only after its reply is confirmed, so a worker that dies loses none;
-//! one may run twice, and [`proto::server::Request::redelivered`] says when that is possible.
+//! one may run twice, and [`proto::server::Request::redelivered`] tells a [`Service`] when that is
+//! possible.
 //!
 //! All of this is decided in [`proto`], by machines that do no I/O; what is here drives them.
 //!

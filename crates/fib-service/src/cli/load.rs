@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
 fn drive(client: &Client, run: &Arc<Run>, inflight: u32) -> Result<(), Failure> {
     let callers = (0..inflight).map(|_| LoadCaller::new(run)).collect();
     let progress = Progress::begin(run);
-    let mut stopped = None;
+    let (mut stopped, mut closed) = (None, false);
     client.drive(callers, |event| {
         if let Event::Tick = event {
             progress.show(run);
@@ -73,7 +73,7 @@ fn drive(client: &Client, run: &Arc<Run>, inflight: u32) -> Result<(), Failure> 
         if run.is_stopped() {
             let since = *stopped.get_or_insert_with(Instant::now);
             // Whoever pressed Ctrl-C does not want to wait for answers that may never come.
-            if since.elapsed() > GRACE {
+            if since.elapsed() > GRACE && !std::mem::replace(&mut closed, true) {
                 client.close();
             }
         }

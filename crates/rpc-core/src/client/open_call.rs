@@ -105,7 +105,9 @@ impl OpenCall {
         deadline: Instant,
     ) -> Result<(Self, Message), CallError> {
         let (waiter, reply) = oneshot::channel();
-        let id = CallId::from_bits(Uuid::new_v4().as_u128());
+        // Six bits of such a UUID are fixed, and not the same six when it is turned by half a word.
+        let bits = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);
+        let id = CallId::from_bits(bits);
         let now = Instant::now();
         let message =
             table.feed(|calls| calls.start(now, id, request, reply_to, deadline, waiter))?;
