@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rpc_core::proto::CallId;
 use rpc_core::proto::client::{Calls, Limits, Request};
-use rpc_core::proto::server::{Accepted, Acceptor, Policy, Response, Settlement, Verdict};
+use rpc_core::proto::server::{Accepted, Acceptor, Ending, Policy, Response, Settlement, Verdict};
 use rpc_core::proto::wire::Reply;
 use rpc_core::{AckToken, ConsumerId, Delivery, Message, ShortString};
 
@@ -161,7 +161,9 @@ impl Responder {
             body: Bytes::from_static(ANSWER),
             content_type: request.content_type,
         };
-        let Settlement::Reply { message, then, .. } = running.finish(now, Ok(response)) else {
+        let Settlement::Reply { message, then, .. } =
+            running.finish(now, Ending::Answered(Ok(response)))
+        else {
             panic!("the request has a reply address");
         };
         (message, then.handle_publish(Ok(())))

@@ -70,7 +70,7 @@ impl Row for AsyncRow {
             runtime,
         } = *self;
         runtime.block_on(async {
-            client.close().await?;
+            client.close().await;
             let report = server.drain(setting::DRAIN).await;
             for transport in transports {
                 transport.close().await?;

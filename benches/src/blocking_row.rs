@@ -65,7 +65,7 @@ impl Row for BlockingRow {
             server,
             transports,
         } = *self;
-        client.close()?;
+        client.close();
         let report = server.drain(setting::DRAIN);
         for transport in transports {
             transport.close()?;

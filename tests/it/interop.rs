@@ -3,11 +3,11 @@
 //! The scripts in `tests/python` are written with pika as tutorials teach it and know nothing of
 //! this project.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fib_service::{Index, ServiceOptions, fib, service};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -21,6 +21,9 @@ use transport_lapin::{LapinConfig, LapinTransport};
 use crate::broker;
 
 const IN_FLIGHT: usize = 16;
+
+/// How long a script may take for whatever it is to do.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
@@ -38,7 +41,7 @@ enum Worker {
         Option<blocking::Server<Arc<AmiquipTransport>, rpc_core::Router>>,
     ),
     Lapin(Runtime, LapinWorker),
-    Script(Child),
+    Script(Script),
 }
 
 type LapinWorker = (
@@ -73,30 +76,24 @@ impl Worker {
                 let transport = amiquip();
                 transport.declare(&spec).unwrap();
                 transport.close().unwrap();
-                let mut child = script("tutorial_worker.py")
-                    .args([broker::url().as_str(), queue.as_str()])
-                    .stdout(Stdio::piped())
-                    // One test has it die of a request, with a long farewell.
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .expect("python starts");
-                let mut line = String::new();
-                let stdout = child.stdout.take().expect("it is piped");
-                BufReader::new(stdout).read_line(&mut line).unwrap();
+                let mut command = Script::command("tutorial_worker.py");
+                command.args([broker::url().as_str(), queue.as_str()]);
+                // One test has it die of a request, with a long farewell.
+                let mut script = Script::start(command.stderr(Stdio::null()));
                 assert_eq!(
-                    line.trim(),
+                    script.first_line(),
                     "ready",
                     "the script could not consume: run it by hand"
                 );
-                Self::Script(child)
+                Self::Script(script)
             }
         }
     }
 
-    /// Waits for a script to end by itself; the calls that await it have deadlines.
+    /// Waits for a script to end by itself.
     fn wait(&mut self) {
-        if let Self::Script(child) = self {
-            child.wait().unwrap();
+        if let Self::Script(script) = self {
+            script.end();
         }
     }
 
@@ -127,12 +124,90 @@ impl Drop for Worker {
                     let _ = transport.close().await;
                 });
             }
-            Self::Script(child) => {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            Self::Script(_) => {}
         }
     }
+}
+
+/// A running script, which is killed when it is dropped: also by a test that gave it up.
+struct Script(Child);
+
+impl Script {
+    fn command(name: &str) -> Command {
+        let python = std::env::var("RPC_PYTHON").unwrap_or_else(|_| "python3".into());
+        let mut command = Command::new(python);
+        command.arg(format!("{}/python/{name}", env!("CARGO_MANIFEST_DIR")));
+        command
+    }
+
+    fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Self(command.spawn().expect("python starts"))
+    }
+
+    /// Waits for the first line that it prints.
+    fn first_line(&mut self) -> String {
+        let stdout = self.0.stdout.take().expect("it is piped");
+        let line = aside(move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).unwrap();
+            line
+        });
+        let line = line.recv_timeout(SCRIPT_LIMIT);
+        line.expect("the script prints a line in time")
+            .trim()
+            .to_owned()
+    }
+
+    /// Waits for its end.
+    fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + SCRIPT_LIMIT;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the script does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for its end, and returns all that it wrote.
+    fn output(mut self) -> Output {
+        let stdout = all_of(self.0.stdout.take().expect("it is piped"));
+        let stderr = all_of(self.0.stderr.take().expect("it is piped"));
+        let status = self.end();
+        Output {
+            status,
+            stdout: stdout.recv_timeout(SCRIPT_LIMIT).expect("its end is read"),
+            stderr: stderr.recv_timeout(SCRIPT_LIMIT).expect("its end is read"),
+        }
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads to the end on a thread of its own, so that no full pipe holds the script up.
+fn all_of(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    aside(move || {
+        let mut all = Vec::new();
+        pipe.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// Does on a thread what cannot be given a deadline, so that waiting for it can.
+fn aside<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Whoever waited may have given up.
+        let _ = sender.send(action());
+    });
+    receiver
 }
 
 async fn lapin() -> LapinTransport {
@@ -145,19 +220,13 @@ fn amiquip() -> AmiquipTransport {
     AmiquipTransport::connect(AmiquipConfig::new(broker::url().parse().unwrap())).unwrap()
 }
 
-fn script(name: &str) -> Command {
-    let python = std::env::var("RPC_PYTHON").unwrap_or_else(|_| "python3".into());
-    let mut command = Command::new(python);
-    command.arg(format!("{}/python/{name}", env!("CARGO_MANIFEST_DIR")));
-    command
-}
-
 fn run_tutorial_client(queue: &ShortString, arguments: &[&str]) -> Output {
-    script("tutorial_client.py")
+    let mut command = Script::command("tutorial_client.py");
+    command
         .args([broker::url().as_str(), queue.as_str()])
         .args(arguments)
-        .output()
-        .expect("python starts")
+        .stderr(Stdio::piped());
+    Script::start(&mut command).output()
 }
 
 fn options(queue: &ShortString) -> ClientOptions {

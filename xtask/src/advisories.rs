@@ -9,7 +9,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<Verdict> {
 
 /// Compares and prints each fault.
 pub(crate) fn check() -> Result<Found> {
-    let Some(database) = database() else {
+    let Some(database) = database()? else {
         return Ok(Found::NoDatabase);
     };
     let read = |name: &str| {
@@ -77,14 +77,24 @@ pub(crate) fn check() -> Result<Found> {
     })
 }
 
-/// The database's directory, if there is one.
-pub(crate) fn database() -> Option<PathBuf> {
-    let given = env::var_os("RPC_ADVISORY_DB").map(PathBuf::from);
+/// The database's directory, if there is one; a directory that was named has to be one.
+pub(crate) fn database() -> Result<Option<PathBuf>> {
+    let is_database = |path: &PathBuf| path.join("crates").is_dir();
+    if let Some(given) = env::var_os(VARIABLE).map(PathBuf::from) {
+        if !is_database(&given) {
+            bail!(
+                "{VARIABLE}={} leads to no advisory database",
+                given.display()
+            );
+        }
+        return Ok(Some(given));
+    }
+    let kept = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .map(|home| home.join("advisory-db"));
     let beside = BESIDE.iter().map(|path| root().join(path));
-    given
-        .into_iter()
-        .chain(beside)
-        .find(|path| path.join("crates").is_dir())
+    Ok(beside.chain(kept).find(is_database))
 }
 
 /// A package of Cargo.lock that came from a registry.
@@ -282,6 +292,8 @@ fn undated(ignored: &[Ignore]) -> Vec<String> {
 /// Said when there is nothing to compare with.
 pub(crate) const NO_DATABASE: &str =
     "no advisory database (name a checkout of RustSec's advisory-db in RPC_ADVISORY_DB)";
+
+const VARIABLE: &str = "RPC_ADVISORY_DB";
 
 /// Where a checkout of the database may lie, as seen from the root.
 const BESIDE: &[&str] = &["../advisory-db", "../shared/advisory-db"];

@@ -13,7 +13,7 @@ use rabbitmq_node::Node;
 use serde::Deserialize;
 
 use crate::Verdict;
-use crate::provision::{self, URL_VARIABLE};
+use crate::provision::{self, Broker, URL_VARIABLE};
 use crate::run::{announced, echo, show};
 use crate::workspace::{Metadata, cargo};
 
@@ -27,7 +27,7 @@ pub(crate) struct Options {
 
 /// The command `bench`.
 pub(crate) fn run(options: &Options) -> Result<Verdict> {
-    let installation = provision::rabbitmq()?;
+    let source = provision::for_benches()?;
     let metadata = Metadata::load()?;
     let mut arguments = vec!["bench", "--locked", "-p", "rpc-benches"];
     let build = [&arguments[..], &["--no-run"]].concat();
@@ -37,18 +37,37 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     if !built.success() {
         return Ok(Verdict::Failed);
     }
-    let mut node = provision::start_node(Node::builder().installation(installation))?;
+    let (url, node) = match source {
+        Broker::Given(url) => (url, None),
+        Broker::Installed(installation) => {
+            let node = provision::start_node(Node::builder().installation(installation))?;
+            (node.url(), Some(node))
+        }
+    };
     if !options.args.is_empty() {
         arguments.push("--");
         arguments.extend(options.args.iter().map(String::as_str));
     }
     let mut command = cargo(&arguments);
-    command.env(URL_VARIABLE, node.url());
+    command.env(URL_VARIABLE, url);
     let started = SystemTime::now();
     let ended = announced(&format!("cargo {}", arguments.join(" ")), || {
         show(command, BENCH_LIMIT)
     })?;
-    node.stop()?;
+    if let Some(mut node) = node {
+        node.stop()?;
+    }
+    if !ended.success() {
+        echo(&format!("cargo bench {}", ended.describe()));
+    }
+    if !measures(&options.args) {
+        echo("nothing was to be measured");
+        return Ok(if ended.success() {
+            Verdict::Passed
+        } else {
+            Verdict::Failed
+        });
+    }
 
     let home = metadata.target_directory.join("criterion");
     let mut measured = Vec::new();
@@ -69,15 +88,19 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
             report.display()
         ));
     }
-    if !ended.success() {
-        echo(&format!("cargo bench {}", ended.describe()));
-    }
     let works = ended.success() && !measured.is_empty();
     Ok(if works {
         Verdict::Passed
     } else {
         Verdict::Failed
     })
+}
+
+/// Tells whether criterion is asked to measure, and not only to try or to list.
+fn measures(arguments: &[String]) -> bool {
+    !arguments
+        .iter()
+        .any(|argument| ["--test", "--list"].contains(&argument.as_str()))
 }
 
 /// One benchmark's result.
@@ -339,6 +362,12 @@ mod tests {
             0
         );
         assert_eq!(measured.len(), 1);
+    }
+
+    #[test]
+    fn trial_and_list_measure_nothing() {
+        assert!(measures(&[]) && measures(&["lapin".into()]));
+        assert!(!measures(&["--test".into()]) && !measures(&["x".into(), "--list".into()]));
     }
 
     #[test]

@@ -142,7 +142,12 @@ fn tell(json: bool, sentence: &str, node: &Node) -> Result<()> {
         });
     }
     echo(&format!("{sentence}: {url}"));
-    echo(&format!("    export AMQP_URL={url}"));
+    echo(&format!(
+        "    export AMQP_URL={url}        # for fib-service"
+    ));
+    echo(&format!(
+        "    export RPC_AMQP_URL={url}    # for tests and benches"
+    ));
     echo(&format!("    log: {}", node.log_path().display()));
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Proves that a feature set pulls in what it promises and nothing more.
 //!
-//! Two kinds of proof: what is in the dependency tree, and that each set compiles without warnings.
+//! Three kinds of proof: what is in the dependency tree, that each set compiles without warnings,
+//! and the tests that prove something only where a feature is absent.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::run::{capture, echo, show};
+use crate::run::{capture, echo, show, watch};
 use crate::workspace::cargo;
 
 /// A claim about the dependency tree of one feature set.
@@ -79,6 +80,35 @@ pub(crate) fn check_sets() -> Result<()> {
     Ok(())
 }
 
+/// Runs the tests that tests with all features cannot replace.
+pub(crate) fn run_lone_tests() -> Result<()> {
+    for (package, target, test) in LONE_TESTS {
+        let arguments = ["test", "--quiet", "--locked", "-p", package];
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--no-default-features", "--test", target]);
+        arguments.extend(["--", "--exact", test]);
+        let mut ran = false;
+        let ended = watch(cargo(&arguments), CHECK_LIMIT, |line| {
+            // A test that was renamed would pass by not being there.
+            ran |= line.contains(". 1 passed;");
+            echo(line);
+        })?;
+        if !ended.success() || !ran {
+            let problem = if ended.success() {
+                "ran no test".to_owned()
+            } else {
+                ended.describe()
+            };
+            bail!("`cargo {}` {problem}", arguments.join(" "));
+        }
+        echo(&format!(
+            "    {test} without features: {}",
+            ended.describe()
+        ));
+    }
+    Ok(())
+}
+
 fn faults(claim: &Claim, tree: &str) -> Vec<String> {
     let names: Vec<&str> = tree
         .lines()
@@ -139,8 +169,18 @@ const CLAIMS: &[Claim] = &[
 
 const SETS: &[(&str, &[&str])] = &[
     ("rpc-core", &["", "blocking", "tokio"]),
+    ("transport-memory", &["", "blocking", "tokio"]),
+    ("transport-amiquip", &[""]),
+    ("transport-lapin", &["", "tls"]),
     ("fib-service", &["", "memory", "lapin", "amiquip"]),
 ];
+
+/// Package, target and name of tests for the build without features.
+const LONE_TESTS: &[(&str, &str, &str)] = &[(
+    "transport-lapin",
+    "faults",
+    "tls_without_its_feature_is_refused_by_name",
+)];
 
 const TREE_LIMIT: Duration = Duration::from_secs(120);
 

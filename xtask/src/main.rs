@@ -6,6 +6,7 @@ mod advisories;
 mod bench;
 mod broker;
 mod ci;
+mod dependencies;
 mod features;
 mod libtest;
 mod provision;
@@ -44,6 +45,9 @@ enum Command {
     /// Installs what is missing if it may, starts a private broker, runs the tests of the whole
     /// workspace including those that a bare `cargo test` leaves out, then every example, then the
     /// demonstration of the Fibonacci service, and ends with a table.
+    ///
+    /// Where RPC_AMQP_URL names a broker that tests may use, that one is taken, nothing is installed
+    /// for it, and tests that start a node of their own are left out and listed.
     Test(test::Options),
 
     /// Run everything that a change must pass: format, lints, docs, features, licences,
@@ -55,7 +59,7 @@ enum Command {
 
     /// Compare Cargo.lock with a RustSec advisory database, without the network
     ///
-    /// The database is a checkout named by RPC_ADVISORY_DB, or one beside this checkout.
+    /// The database is a checkout named by RPC_ADVISORY_DB, or the one that cargo-audit keeps.
     Advisories,
 
     /// Run a private RabbitMQ to play with

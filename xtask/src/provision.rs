@@ -2,7 +2,8 @@
 //!
 //! Packages come from the system's own package manager, and only where that asks no questions: as
 //! root, or with a sudo that wants no password.
-//! A broker that the package starts as a system service is not ours and is left alone.
+//! A broker that the package starts as a system service is not ours and is left alone; a broker
+//! that the user names is taken, and RabbitMQ then not looked for.
 
 use std::env;
 use std::fmt;
@@ -27,7 +28,7 @@ pub(crate) struct Options {
 
 /// The error for something that cannot be had from here.
 #[derive(Debug)]
-pub(crate) struct Missing(String);
+pub(crate) struct Missing(pub(crate) String);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,16 +52,29 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     if options.dry_run {
         return plan();
     }
-    install_missing(&[Need::RabbitMq, Need::Pika])?;
+    install_missing(needs())?;
     broker()?;
     python()?;
     Ok(Verdict::Passed)
 }
 
-/// Finds or installs RabbitMQ, and Python with pika, with one run of the package manager.
+/// Finds or installs a broker, and Python with pika, with one run of the package manager.
 pub(crate) fn for_tests() -> Result<(Broker, PathBuf)> {
-    install_missing(&[Need::RabbitMq, Need::Pika])?;
+    install_missing(needs())?;
     Ok((broker()?, python()?))
+}
+
+/// Finds or installs a broker.
+pub(crate) fn for_benches() -> Result<Broker> {
+    if given_url().is_none() {
+        install_missing(&[Need::RabbitMq])?;
+    }
+    broker()
+}
+
+/// The broker that the user named.
+pub(crate) fn given_url() -> Option<String> {
+    env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty())
 }
 
 /// Finds or installs RabbitMQ, from which private nodes can be started.
@@ -85,6 +99,13 @@ pub(crate) fn start_node(builder: rabbitmq_node::Builder) -> Result<Node> {
 }
 
 fn broker() -> Result<Broker> {
+    if let Some(url) = given_url() {
+        echo(&format!(
+            "using the broker that {URL_VARIABLE} names: {}",
+            redacted(&url)
+        ));
+        return Ok(Broker::Given(url));
+    }
     match Installation::find() {
         Ok(installation) => {
             let version = installation
@@ -96,17 +117,21 @@ fn broker() -> Result<Broker> {
             ));
             Ok(Broker::Installed(installation))
         }
-        Err(error) => match env::var(URL_VARIABLE) {
-            Ok(url) if !url.is_empty() => {
-                echo(&format!(
-                    "no RabbitMQ here ({error}): using the broker of {URL_VARIABLE}"
-                ));
-                echo("    tests that start nodes of their own will fail");
-                Ok(Broker::Given(url))
-            }
-            _ => Err(Missing(format!("{error}\n{GET_RABBITMQ}\n{GIVE_URL}")).into()),
-        },
+        Err(error) => Err(Missing(format!("{error}\n{GET_RABBITMQ}\n{GIVE_URL}")).into()),
     }
+}
+
+/// The URL without its user, password and parameters.
+///
+/// The last `@` is what counts, so that one in a password does not betray the rest of it.
+fn redacted(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("amqp", url));
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    let place = place.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{user}{place}")
 }
 
 fn python() -> Result<PathBuf> {
@@ -181,6 +206,14 @@ impl Need {
     }
 }
 
+/// What tests need: no RabbitMQ of our own where the user named one.
+fn needs() -> &'static [Need] {
+    match given_url() {
+        Some(_) => &[Need::Pika],
+        None => &[Need::RabbitMq, Need::Pika],
+    }
+}
+
 fn packages_for(needs: &[Need]) -> Result<Vec<&'static str>> {
     let mut packages = Vec::new();
     for need in needs {
@@ -228,7 +261,13 @@ fn install_missing(needs: &[Need]) -> Result<()> {
 
 /// The command `setup --dry-run`.
 fn plan() -> Result<Verdict> {
-    for need in [Need::RabbitMq, Need::Pika] {
+    if let Some(url) = given_url() {
+        let url = redacted(&url);
+        echo(&format!(
+            "{URL_VARIABLE} names a broker, {url}: none is needed"
+        ));
+    }
+    for need in needs() {
         let state = if need.is_met()? {
             "is there"
         } else {
@@ -236,7 +275,7 @@ fn plan() -> Result<Verdict> {
         };
         echo(&format!("{} {state}", need.package()));
     }
-    let packages = packages_for(&[Need::RabbitMq, Need::Pika])?;
+    let packages = packages_for(needs())?;
     if packages.is_empty() {
         echo("nothing would be installed");
         return Ok(Verdict::Passed);
@@ -358,6 +397,7 @@ or set RPC_AMQP_URL to a broker that tests may use";
 const GET_PIKA: &str = "\
 to get Python with pika, which plays the foreign peer in tests:
   Debian, Ubuntu   sudo apt-get install python3-pika
+                   or python3-venv, with which pip can install pika below target/
   elsewhere        python3 -m pip install pika
                    and set RPC_PYTHON to that python3 if it is not the first in PATH";
 
@@ -395,6 +435,18 @@ mod tests {
             "{install}"
         );
         assert!(install.contains(" --yes "), "{install}");
+    }
+
+    #[test]
+    fn named_broker_is_printed_without_its_secrets() {
+        for (url, printed) in [
+            ("amqp://u:p@host:5672/%2f", "amqp://***@host:5672/%2f"),
+            ("amqps://u:p@x/y@host/v?password=p", "amqps://***@host/v"),
+            ("amqp://host", "amqp://host"),
+            ("u:p@host", "amqp://***@host"),
+        ] {
+            assert_eq!(redacted(url), printed);
+        }
     }
 
     #[test]

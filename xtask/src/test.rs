@@ -37,6 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let environment = Environment {
         url: broker.url(),
         python: &python,
+        nodes: broker.nodes(),
     };
 
     let started = Instant::now();
@@ -47,13 +48,26 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     run_demo(&environment, &mut rows, &mut problems)?;
     broker.finish()?;
 
-    Ok(report(&rows, &problems, started.elapsed()))
+    Ok(report(
+        &rows,
+        &problems,
+        left_out(&environment),
+        started.elapsed(),
+    ))
 }
 
 /// What tests, examples and demonstrations find in their environment.
 struct Environment<'a> {
     url: String,
     python: &'a Path,
+    /// Whether tests may start brokers of their own.
+    nodes: Nodes,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Nodes {
+    Allowed,
+    LeftOut,
 }
 
 impl Environment<'_> {
@@ -92,6 +106,14 @@ impl TestBroker {
         match self {
             Self::Given(url) => url.clone(),
             Self::Kept(node) | Self::Private(node) => node.url(),
+        }
+    }
+
+    /// Whoever names a broker has said that none is to be started.
+    fn nodes(&self) -> Nodes {
+        match self {
+            Self::Given(_) => Nodes::LeftOut,
+            Self::Kept(_) | Self::Private(_) => Nodes::Allowed,
         }
     }
 
@@ -156,6 +178,9 @@ fn run_tests(
 ) -> Result<()> {
     let mut arguments = TEST_ARGUMENTS.to_vec();
     arguments.extend(["--no-fail-fast", "--", "--include-ignored"]);
+    for test in left_out(environment) {
+        arguments.extend(["--skip", test]);
+    }
     arguments.extend(options.args.iter().map(String::as_str));
     let mut collector = Collector::new(names);
     let ended = announced(&format!("cargo {}", arguments.join(" ")), || {
@@ -231,6 +256,14 @@ fn run_demo(
     })
 }
 
+/// The tests that are not run because of what the user chose.
+fn left_out(environment: &Environment<'_>) -> &'static [&'static str] {
+    match environment.nodes {
+        Nodes::Allowed => &[],
+        Nodes::LeftOut => NODE_TESTS,
+    }
+}
+
 /// Runs something that either works or does not, as a row of its own.
 fn single(
     name: &str,
@@ -254,7 +287,7 @@ fn has_number(line: &str, digits: &str) -> bool {
 }
 
 /// Prints the table and the verdict; the last line is the sum in a fixed form.
-fn report(rows: &[Row], problems: &[String], elapsed: Duration) -> Verdict {
+fn report(rows: &[Row], problems: &[String], left_out: &[&str], elapsed: Duration) -> Verdict {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["target", "passed", "failed", "ignored", "seconds"]);
@@ -283,8 +316,16 @@ fn report(rows: &[Row], problems: &[String], elapsed: Duration) -> Verdict {
     if empty > 0 {
         echo(&format!("{empty} targets without tests are not shown"));
     }
+    // Each of them exists once, and counts among those that a filter has kept from running.
+    let filtered = filtered.saturating_sub(left_out.len() as u64);
     if filtered > 0 {
         echo(&format!("{filtered} left out by the arguments given"));
+    }
+    if !left_out.is_empty() {
+        echo(&format!("{} {LEFT_OUT}:", left_out.len()));
+        for test in left_out {
+            echo(&format!("    {test}"));
+        }
     }
     let verdict = verdict(rows, problems);
     echo(&match verdict {
@@ -311,6 +352,18 @@ fn verdict(rows: &[Row], problems: &[String]) -> Verdict {
 
 const TEST_ARGUMENTS: &[&str] = &["test", "--workspace", "--all-features", "--locked"];
 
+/// Why tests that start nodes are left out.
+pub(crate) const LEFT_OUT: &str = "left out: they start brokers, and RPC_AMQP_URL names the one";
+
+/// The tests that start a node of their own, by their names within their binaries.
+const NODE_TESTS: &[&str] = &[
+    "detached_node_is_found_again",
+    "failed_start_quotes_the_node",
+    "faults::what_is_not_permitted_is_denied_and_costs_nothing",
+    "node_is_killed_restarted_frozen_and_stopped",
+    "two_nodes_do_not_meet_unless_they_are_peers",
+];
+
 const EXAMPLES: &str = "rpc-examples";
 
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
@@ -322,6 +375,7 @@ const EXAMPLE_LIMIT: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::root;
 
     #[test]
     fn number_is_found_as_a_whole_only() {
@@ -343,6 +397,44 @@ mod tests {
             {"reason":"build-finished","success":true}"#;
         let names = binary_names(messages, &metadata);
         assert_eq!(names, [("it-12".to_owned(), "c".to_owned())].into());
+    }
+
+    /// The names of the tests of a file that start nodes, without their modules.
+    fn node_tests(source: &str) -> Vec<String> {
+        if !source.contains("rabbitmq_node") {
+            return Vec::new();
+        }
+        let tests = source.split("#[test]\n").skip(1);
+        let starting = tests.filter(|test| test.contains("Node::builder("));
+        let names = starting.filter_map(|test| test.split_once("fn ")?.1.split_once('('));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    fn collect_node_tests(dir: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                collect_node_tests(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(&path).expect("a file");
+                found.extend(node_tests(&source));
+            }
+        }
+    }
+
+    #[test]
+    fn every_test_that_starts_a_node_is_known() {
+        let mut found = Vec::new();
+        for part in ["crates", "tests"] {
+            collect_node_tests(&root().join(part), &mut found);
+        }
+        found.sort();
+        let mut known: Vec<_> = NODE_TESTS
+            .iter()
+            .map(|test| test.rsplit("::").next().unwrap_or_default())
+            .collect();
+        known.sort_unstable();
+        assert_eq!(found, known);
     }
 
     #[test]

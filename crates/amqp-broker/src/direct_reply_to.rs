@@ -1,10 +1,22 @@
 //! Whether a broker may be asked for direct reply-to.
 
-use rpc_core::ShortString;
+use rpc_core::{Address, ShortString};
 
 /// RabbitMQ's pseudo-queue: consumed from, it makes the channel's publishes with this `reply_to`
 /// answerable without any queue.
 pub const DIRECT_REPLY_TO: ShortString = ShortString::from_static("amq.rabbitmq.reply-to");
+
+/// What the routing key of every direct reply address begins with.
+const PREFIX: &str = "amq.rabbitmq.reply-to.";
+
+/// Whether a message to `address` goes to the direct inbox of a requester, past any queue.
+///
+/// RabbitMQ 3.10 returns a mandatory one although it has delivered it, and a version with the defect
+/// of [`direct_reply_to_is_safe`] may close the connection that publishes it.
+#[must_use]
+pub fn is_direct_reply_address(address: &Address) -> bool {
+    address.exchange_name().is_empty() && address.routing_key().as_str().starts_with(PREFIX)
+}
 
 /// Whether direct reply-to can be used with a broker of this product and version, as it names them
 /// in its server properties.
@@ -80,6 +92,15 @@ fn parse(version: &str) -> Option<(u32, u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_default_exchange_knows_direct_reply_addresses() {
+        let key = ShortString::from_static("amq.rabbitmq.reply-to.g1h.x");
+        assert!(is_direct_reply_address(&Address::queue(key.clone())));
+        assert!(!is_direct_reply_address(&Address::queue(DIRECT_REPLY_TO)));
+        let exchange = ShortString::from_static("e");
+        assert!(!is_direct_reply_address(&Address::exchange(exchange, key)));
+    }
 
     fn safe(version: &str) -> bool {
         direct_reply_to_is_safe("RabbitMQ", version).is_ok()

@@ -20,7 +20,9 @@ mod url;
 
 pub use self::choices::{Confirms, DirectReplyTo};
 pub use self::dial::dial;
-pub use self::direct_reply_to::{DIRECT_REPLY_TO, DirectReplyToRefused, direct_reply_to_is_safe};
+pub use self::direct_reply_to::{
+    DIRECT_REPLY_TO, DirectReplyToRefused, direct_reply_to_is_safe, is_direct_reply_address,
+};
 pub use self::kill_switch::{Guard, KillSwitch};
 pub use self::queue::QueueDeclaration;
 pub use self::reply_code::{kind_of_login_code, kind_of_reply_code};

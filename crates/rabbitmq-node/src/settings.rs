@@ -124,16 +124,22 @@ impl Settings {
         if fs::read_to_string(&path).is_ok_and(|present| present == self.cookie) {
             return Ok(());
         }
-        // The file is read-only, so that an old one has to go first; mostly there is none.
-        let _ = fs::remove_file(&path);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&path)
-            .and_then(|mut file| file.write_all(self.cookie.as_bytes()))
-            .map_err(Error::path("write", &path))
+        write_secret(&path, &self.cookie, 0o400)
     }
+}
+
+/// Writes a file that nobody else may read, at any moment.
+pub(crate) fn write_secret(path: &Path, text: &str, mode: u32) -> Result<()> {
+    // The mode is for new files only and may forbid writing, so that an old one has to go first;
+    // mostly there is none.
+    let _ = fs::remove_file(path);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(Error::path("write", path))
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::settings::{Settings, write};
+use crate::settings::{Settings, write_secret};
 
 /// The content of the state file.
 #[derive(Debug, Deserialize, Serialize)]
@@ -56,7 +56,8 @@ impl State {
             dir: dir.to_path_buf(),
             reason: error.to_string(),
         })?;
-        write(&fresh, &text)?;
+        // It has the cookie, by which one commands the node.
+        write_secret(&fresh, &text, 0o600)?;
         fs::rename(&fresh, &path).map_err(Error::path("replace", &path))
     }
 
@@ -71,9 +72,10 @@ const FILE: &str = "node.json";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn saved_state_is_loaded_again() {
+    fn saved_state_is_loaded_again_and_private() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let state = State {
             name: "n".into(),
@@ -85,7 +87,11 @@ mod tests {
             cookie: "c".into(),
             config: vec!["a = b".into()],
         };
+        // Something that a save left behind, and that others may read, is no obstacle.
+        fs::write(dir.path().join(format!("{FILE}.new")), "{").expect("a file");
         state.save(dir.path()).expect("saved");
+        let file = fs::metadata(dir.path().join(FILE)).expect("a file");
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
         let loaded = State::load(dir.path()).expect("loaded");
         assert_eq!(format!("{state:?}"), format!("{loaded:?}"));
     }

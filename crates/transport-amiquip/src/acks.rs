@@ -1,6 +1,6 @@
 //! Acknowledgements of one channel, joined: a run without a gap travels as a single frame.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Which deliveries of a channel are settled, by their numbers, which count from 1 without a gap.
 ///
@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 pub(crate) struct Settled {
     /// All up to here are.
     floor: u64,
-    /// Those above that are.
-    above: BTreeSet<u64>,
+    /// The runs above that are, by their first numbers, with their last. An open delivery lies
+    /// between any two, so there are no more of them than the prefetch allows to be open.
+    above: BTreeMap<u64, u64>,
 }
 
 /// How far the acknowledgements at hand reach.
@@ -26,9 +27,20 @@ pub(crate) enum Reach {
 impl Settled {
     /// Takes note of one that is settled in a way of its own.
     pub(crate) fn note(&mut self, tag: u64) {
-        if tag > self.floor {
-            self.above.insert(tag);
-            self.raise();
+        if tag <= self.floor {
+            return;
+        }
+        let before = self.above.range(..=tag).next_back();
+        let first = match before.map(|(&first, &last)| (first, last)) {
+            Some((_, last)) if last >= tag => return,
+            Some((first, last)) if last + 1 == tag => first,
+            _ => tag,
+        };
+        let last = self.above.remove(&(tag + 1)).unwrap_or(tag);
+        if first == self.floor + 1 {
+            self.floor = last;
+        } else {
+            self.above.insert(first, last);
         }
     }
 
@@ -46,13 +58,6 @@ impl Settled {
             run => Reach::Run(run),
         }
     }
-
-    fn raise(&mut self) {
-        while self.above.first() == Some(&(self.floor + 1)) {
-            self.above.pop_first();
-            self.floor += 1;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -66,6 +71,23 @@ mod tests {
         assert_eq!(settled.acknowledge([6].into_iter()), Reach::Apart);
         assert_eq!(settled.acknowledge([4].into_iter()), Reach::Run(1));
         assert_eq!(settled.acknowledge([7].into_iter()), Reach::Run(1));
+    }
+
+    #[test]
+    fn one_slow_delivery_does_not_make_the_others_pile_up() {
+        let mut settled = Settled::default();
+        for tag in 2..=10_000 {
+            settled.note(tag);
+        }
+        assert_eq!(settled.above.len(), 1);
+        // In any order, and one that is told twice changes nothing.
+        for tag in [10_003, 10_001, 10_002, 10_002, 10_003] {
+            settled.note(tag);
+        }
+        assert_eq!(settled.above.len(), 1);
+        assert_eq!(settled.acknowledge([1].into_iter()), Reach::Run(1));
+        assert_eq!(settled.floor, 10_003);
+        assert!(settled.above.is_empty());
     }
 
     #[test]

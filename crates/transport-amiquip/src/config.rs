@@ -43,7 +43,7 @@ impl AmiquipConfig {
         self
     }
 
-    /// Sets with which brokers a direct inbox may be opened.
+    /// Sets with which brokers a direct inbox may be opened, and a direct reply address answered.
     #[must_use]
     pub const fn with_direct_reply_to(mut self, direct_reply_to: DirectReplyTo) -> Self {
         self.direct_reply_to = direct_reply_to;

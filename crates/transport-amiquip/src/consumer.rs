@@ -68,6 +68,10 @@ impl Consumer {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.life.is_closing() || self.life.is_lost()
+    }
+
     /// The end, told once.
     fn finish(&mut self, last: Option<ConsumerMessage>) -> Result<(), TransportError> {
         self.done = true;
@@ -119,6 +123,10 @@ impl blocking::Consumer for Consumer {
             return Ok(None);
         }
         match self.deliveries.recv() {
+            // It could not be settled any more, and somebody else gets it.
+            Ok(ConsumerMessage::Delivery(_)) if self.acknowledged && self.is_over() => {
+                self.finish(None).map(|()| None)
+            }
             Ok(ConsumerMessage::Delivery(delivery)) => Ok(Some(self.take(delivery))),
             Ok(last) => self.finish(Some(last)).map(|()| None),
             Err(_) => self.finish(None).map(|()| None),

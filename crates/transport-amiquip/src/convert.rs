@@ -124,10 +124,7 @@ fn header_of(value: &AmqpValue) -> Option<HeaderValue> {
         AmqpValue::Float(number) => HeaderValue::Float((*number).into()),
         AmqpValue::Double(number) => HeaderValue::Float(*number),
         AmqpValue::LongString(text) => HeaderValue::Text(text.clone()),
-        AmqpValue::ByteArray(bytes) => match String::from_utf8(bytes.clone()) {
-            Ok(text) => HeaderValue::Text(text),
-            Err(raw) => HeaderValue::Bytes(Bytes::from(raw.into_bytes())),
-        },
+        AmqpValue::ByteArray(bytes) => HeaderValue::Bytes(Bytes::from(bytes.clone())),
         AmqpValue::DecimalValue(_)
         | AmqpValue::FieldArray(_)
         | AmqpValue::FieldTable(_)
@@ -149,6 +146,7 @@ mod tests {
             ("nested", AmqpValue::FieldTable(FieldTable::new())),
             ("list", AmqpValue::FieldArray(vec![AmqpValue::Void])),
             ("raw", AmqpValue::ByteArray(vec![0xff])),
+            ("readable", AmqpValue::ByteArray(b"text".to_vec())),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -162,7 +160,11 @@ mod tests {
             headers.get("raw"),
             Some(&HeaderValue::Bytes(Bytes::from_static(&[0xff])))
         );
-        assert_eq!(headers.iter().count(), 5);
+        assert_eq!(
+            headers.get("readable"),
+            Some(&HeaderValue::Bytes(Bytes::from_static(b"text")))
+        );
+        assert_eq!(headers.iter().count(), 6);
     }
 
     #[test]

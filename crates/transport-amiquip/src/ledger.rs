@@ -13,6 +13,7 @@ use crate::error;
 pub(crate) struct Entry {
     pub(crate) to: Address,
     pub(crate) correlation_id: Option<ShortString>,
+    pub(crate) message_id: Option<ShortString>,
     pub(crate) verdict: Verdict,
 }
 
@@ -76,17 +77,20 @@ impl Ledger {
         }
     }
 
-    /// Settles the publish that came back: the oldest open one with this id and this address.
+    /// Settles the publish that came back: the oldest open one with these ids and this address.
+    ///
+    /// A return that fits none decides none: the confirm that follows it settles its publish, and
+    /// who waits for a reply runs into a timeout. Given to another publish, it would say of a message
+    /// that is executed that it was not.
     pub(crate) fn returned(&mut self, returned: &Return) {
-        let id = short(returned.properties.correlation_id());
-        let matches = |entry: &Entry| {
+        let correlation_id = short(returned.properties.correlation_id());
+        let message_id = short(returned.properties.message_id());
+        let place = self.find(|entry| {
             entry.to.routing_key().as_str() == returned.routing_key
                 && entry.to.exchange_name().as_str() == returned.exchange
-        };
-        let place = self
-            .find(|entry| entry.correlation_id == id && matches(entry))
-            // The broker echoes properties as they were, so this is for a library that does not.
-            .or_else(|| self.find(matches));
+                && entry.correlation_id == correlation_id
+                && entry.message_id == message_id
+        });
         let Some(place) = place else {
             tracing::debug!(code = returned.reply_code, "return of an unknown publish");
             return;
@@ -136,6 +140,7 @@ mod tests {
         ledger.push(Entry {
             to: Address::try_from(queue).unwrap(),
             correlation_id: id.map(|id| ShortString::new(id).unwrap()),
+            message_id: None,
             verdict,
         });
         confirm
@@ -210,6 +215,21 @@ mod tests {
         assert_eq!(kind(first), Some(ErrorKind::NoRoute));
         assert_eq!(kind(second), Some(ErrorKind::NoRoute));
         assert_eq!(kind(other), None);
+    }
+
+    #[test]
+    fn a_return_that_fits_no_publish_decides_none() {
+        let mut ledger = Ledger::new();
+        let open = publish(&mut ledger, "queue", Some("1"));
+        ledger.returned(&returned("queue", Some("2")));
+        ledger.returned(&returned("queue", None));
+        ledger.returned(&returned("other", Some("1")));
+        let mut of_another_message = returned("queue", Some("1"));
+        of_another_message.properties = of_another_message.properties.with_message_id("m".into());
+        ledger.returned(&of_another_message);
+        ledger.confirmed(ack(1, false));
+        assert_eq!(kind(open), None);
+        assert!(ledger.is_empty());
     }
 
     #[test]

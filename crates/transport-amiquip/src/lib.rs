@@ -38,13 +38,23 @@
 //! library's queue, which holds `prefetch` messages at most, cannot be known. Choose a prefetch near
 //! the number of workers.
 //!
-//! While the broker blocks publishers, messages are held here and still have a deadline: at it they
-//! fail as *unsent*. A direct inbox publishes on the connection that consumes.
+//! While the broker blocks publishers, messages are held here and fail at their deadlines as
+//! *unsent*. Beyond a thousand they queue for a place first, and beyond two thousand `publish` waits
+//! until the deadline for room. A direct inbox publishes on the connection that consumes, where
+//! nothing is held.
+//!
+//! What was handed to amiquip and is not written yet is bounded by frames: 128 a channel, of 128 KiB
+//! at most, and about a megabyte before the socket. It is no strict budget, since the I/O thread looks
+//! at its own bound only between two rounds; nor are the messages that wait for their turn counted in
+//! bytes.
 //!
 //! # What differs from the contract
 //!
 //! * A message to a direct reply address is not mandatory: RabbitMQ 3.10 returns it although it
 //!   has delivered it.
+//! * A reply to a direct reply address is refused as [`Unsupported`](rpc_core::ErrorKind::Unsupported)
+//!   and *unsent* where the broker would close the connection over one whose requester is gone, or is
+//!   not known not to, unless the configuration says [`DirectReplyTo::Forced`].
 //! * A transport has one direct inbox at a time: all have the same name, and what is published with
 //!   it must go out on the channel of its own inbox.
 //!
@@ -59,6 +69,7 @@ mod consumer;
 mod convert;
 mod error;
 mod feed;
+mod held;
 mod ledger;
 mod life;
 mod link;

@@ -24,7 +24,9 @@ pub(crate) struct Life {
     pub(crate) publish: Link,
     pub(crate) url: AmqpUrl,
     pub(crate) timeouts: Timeouts,
-    /// Set when it ends from elsewhere.
+    /// Set when it ends from elsewhere, before the cause is found out, which may take a while.
+    lost: AtomicBool,
+    /// What it ended of, then.
     cause: OnceLock<TransportError>,
     /// Set when it is ended from this side.
     closing: AtomicBool,
@@ -57,6 +59,7 @@ impl Life {
             publish,
             url,
             timeouts,
+            lost: AtomicBool::new(false),
             cause: OnceLock::new(),
             closing: AtomicBool::new(false),
             consumers: RwLock::default(),
@@ -110,6 +113,7 @@ impl Life {
         if self.is_closing() {
             return closed_here("connection");
         }
+        self.lost.store(true, Ordering::Release);
         let cause = self.cause.get_or_init(|| {
             let cause = find_cause();
             tracing::warn!(error = %cause, "transport ended");
@@ -143,6 +147,11 @@ impl Life {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether it ended from elsewhere, also while the cause is being found out.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Why it ended from elsewhere, if it did.

@@ -17,8 +17,12 @@ use crate::config::AmiquipConfig;
 use crate::error;
 
 /// How many frames wait for amiquip's I/O thread. A small publish is three of them, and with the
-/// library's own 16 a publisher sleeps and wakes at every fifth message.
-const FRAMES_IN_MEMORY: usize = 1024;
+/// library's own 16 a publisher sleeps and wakes at every fifth message. A frame of a large body is
+/// 128 KiB, so more of them than needed are memory that a slow socket keeps.
+const FRAMES_IN_MEMORY: usize = 128;
+
+/// How many bytes wait for the socket before amiquip's I/O thread takes no more frames.
+const BYTES_IN_MEMORY: usize = 1024 * 1024;
 
 /// How long the goodbye of a connection may take that was never used.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -156,7 +160,9 @@ fn shake_hands(
         .heartbeat(url.heartbeat())
         .frame_max(url.frame_max().unwrap_or(0))
         .information(Some(format!("{} ({purpose})", config.connection_name)));
-    let tuning = ConnectionTuning::default().mem_channel_bound(FRAMES_IN_MEMORY);
+    let tuning = ConnectionTuning::default()
+        .mem_channel_bound(FRAMES_IN_MEMORY)
+        .buffered_writes_high_water(BYTES_IN_MEMORY);
     let connection = Connection::insecure_open_stream(stream, options, tuning)
         .map_err(|error| error::of_handshake(error, url))?;
     let properties = connection.server_properties().clone();

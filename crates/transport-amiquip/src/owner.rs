@@ -7,14 +7,13 @@ use amiquip::{
 };
 use amqp_broker::{Confirms, DIRECT_REPLY_TO, QueueDeclaration};
 use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
-use rpc_core::{ConsumerId, ErrorKind, ShortString};
+use rpc_core::{ConsumerId, ShortString, TransportError};
 
 use crate::acks::{Reach, Settled};
-use crate::error;
 use crate::feed::{Feed, Order, Settle};
 use crate::life::Life;
 use crate::link::Side;
-use crate::publishing::{Listeners, Publication, Publishing};
+use crate::publishing::{Listeners, Publication, Publishing, inbox_closed};
 
 /// How many orders are taken before acknowledgements are written.
 const BATCH: usize = 256;
@@ -50,8 +49,17 @@ impl Owner {
         let listeners = self.serve(report);
         self.feed.end();
         let Self {
-            id, channel, life, ..
+            id,
+            channel,
+            intake,
+            life,
+            ..
         } = self;
+        if let Intake::Direct(_, publications) = intake {
+            for publication in publications.try_iter() {
+                publication.refuse(|| end_of_inbox(&life));
+            }
+        }
         // Closing the channel gives back what is not settled.
         drop(channel);
         drop(listeners);
@@ -76,6 +84,7 @@ impl Owner {
             acks: Vec::new(),
             feed: &self.feed,
             orders: &self.orders,
+            life: &self.life,
         };
         // Where nobody waits for the report, nobody will receive.
         if report.send(Ok(ready)).is_err() {
@@ -83,11 +92,11 @@ impl Owner {
         }
         let listeners = match (&self.intake, publishing) {
             (Intake::Direct(_, publications), Some(mut publishing)) => {
-                service.serve_direct(publications, &mut publishing, &self.life);
+                service.serve_direct(publications, &mut publishing);
                 Some(publishing.into_listeners())
             }
             _ => {
-                service.serve(&self.life);
+                service.serve();
                 None
             }
         };
@@ -165,16 +174,17 @@ struct Service<'c> {
     acks: Vec<Box<Delivery>>,
     feed: &'c Feed,
     orders: &'c Receiver<Order>,
+    life: &'c Life,
 }
 
 impl Service<'_> {
-    fn serve(&mut self, life: &Life) {
+    fn serve(&mut self) {
         loop {
             let step = match self.orders.recv() {
                 Ok(order) => self.obey_all(order),
                 Err(RecvError) => Err(Broken::Stopped),
             };
-            if !self.goes_on(step, life) {
+            if !self.goes_on(step) {
                 return;
             }
         }
@@ -184,7 +194,6 @@ impl Service<'_> {
         &mut self,
         publications: &Receiver<Box<Publication>>,
         publishing: &mut Publishing<'_>,
-        life: &Life,
     ) {
         let nothing = never();
         let mut inlet = publications;
@@ -195,6 +204,12 @@ impl Service<'_> {
                     Err(RecvError) => Err(Broken::Stopped),
                 },
                 recv(inlet) -> publication => match publication {
+                    // Without its consumer, the broker closes a channel that asks for direct
+                    // replies (406).
+                    Ok(publication) if self.consumer.is_none() => {
+                        publication.refuse(|| end_of_inbox(self.life));
+                        Ok(())
+                    }
                     Ok(publication) => std::iter::once(publication)
                         .chain(publications.try_iter().take(BATCH))
                         .try_for_each(|publication| publishing.send(*publication))
@@ -221,20 +236,14 @@ impl Service<'_> {
                 },
             };
             publishing.settle();
-            if !self.goes_on(step, life) {
+            if !self.goes_on(step) {
                 break;
             }
         }
-        let cause = life.cause().cloned().unwrap_or_else(|| {
-            error::new(ErrorKind::Closed, "publish").with_detail("the direct inbox was closed")
-        });
-        publishing.end(&cause);
-        for publication in publications.try_iter() {
-            publication.refuse(|| cause.clone());
-        }
+        publishing.end(&end_of_inbox(self.life));
     }
 
-    fn goes_on(&self, step: Result<(), Broken>, life: &Life) -> bool {
+    fn goes_on(&self, step: Result<(), Broken>) -> bool {
         match step {
             Ok(()) => self.consumer.is_some() || !self.feed.can_end(self.orders),
             // The channel of this consumer alone: its receiving end has been told by the library.
@@ -243,12 +252,12 @@ impl Service<'_> {
                 false
             }
             Err(Broken::Library(error)) => {
-                life.lose(Side::Consume, Some(error));
+                self.life.lose(Side::Consume, Some(error));
                 false
             }
             // A channel that publishes: its errors end the transport.
             Err(Broken::Silent(evidence)) => {
-                life.lose(Side::Consume, evidence);
+                self.life.lose(Side::Consume, evidence);
                 false
             }
             Err(Broken::Stopped) => false,
@@ -308,7 +317,8 @@ impl Service<'_> {
     ///
     /// After the broker's answer amiquip's I/O thread sends one more message to the consumer, and
     /// when it finds the receiver dropped it ends the whole connection. So the receiver is read until
-    /// the I/O thread has dropped its own end.
+    /// the I/O thread has dropped its own end. Where the connection is lost anyway, an inbox keeps
+    /// what it has received: its receiving end still takes the replies that came before.
     fn end_consumer(&mut self) {
         let Some(consumer) = self.consumer.take() else {
             return;
@@ -318,6 +328,9 @@ impl Service<'_> {
             tracing::debug!(%error, "consumer was not cancelled in order");
         }
         drop(consumer);
+        if !self.gives_back && self.life.is_lost() {
+            return;
+        }
         while let Ok(message) = deliveries.recv() {
             let ConsumerMessage::Delivery(delivery) = message else {
                 continue;
@@ -333,4 +346,9 @@ impl Service<'_> {
             }
         }
     }
+}
+
+/// What the messages get that are open when a direct inbox ends.
+fn end_of_inbox(life: &Life) -> TransportError {
+    life.cause().cloned().unwrap_or_else(inbox_closed)
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amiquip::{Channel, ConnectionBlockedNotification};
+use amiquip::Channel;
 use crossbeam_channel::{Receiver, RecvError, select};
 use rpc_core::ErrorKind;
 
 use crate::error;
+use crate::held::Held;
 use crate::life::Life;
 use crate::link::{Notices, Side};
 use crate::publishing::{Listeners, Publication, Publishing};
@@ -56,18 +57,23 @@ impl Publisher {
             notices: &notices,
             consume_notices: &consume_notices,
         };
-        let cause = match inlets.serve(&mut publishing) {
+        let mut held = Held::new();
+        let cause = match inlets.serve(&mut publishing, &mut held) {
             End::Lost(side, evidence) => life.lose(side, evidence),
             End::Stopped(until) => {
-                finish(&mut publishing, &publications, until);
+                // What is handed over to a blocked connection may stay there for ever.
+                if held.is_blocked() {
+                    refuse_rest(&mut held, &publications, &life);
+                } else {
+                    send_rest(&mut publishing, &publications);
+                }
+                wait_for_verdicts(&mut publishing, until);
                 error::new(ErrorKind::Closed, "publish")
                     .with_detail("closed on this side before the broker confirmed")
             }
         };
         publishing.end(&cause);
-        for publication in publications.try_iter() {
-            publication.refuse(|| life.refusal("publish"));
-        }
+        refuse_rest(&mut held, &publications, &life);
         drop(publications);
         drop(channel);
         // Whoever ends it in order has joined the consumers before; otherwise all is cut.
@@ -83,18 +89,28 @@ struct Inlets<'a> {
 }
 
 impl Inlets<'_> {
-    fn serve(&self, publishing: &mut Publishing<'_>) -> End {
+    fn serve(&self, publishing: &mut Publishing<'_>, held: &mut Held) -> End {
         let nothing = crossbeam_channel::never();
-        let mut blocked = false;
         loop {
-            // While the broker blocks publishers, what is not handed over can still be taken back:
-            // its deadline passes, and nobody has executed it.
-            let publications = if blocked { &nothing } else { self.publications };
+            let publications = match held.is_full() {
+                true => &nothing,
+                false => self.publications,
+            };
             let step = select! {
                 recv(publications) -> publication => match publication {
-                    Ok(publication) => self.send(publishing, *publication),
+                    // While the broker blocks publishers, what is not handed over can still be
+                    // taken back: its deadline passes, and nobody has executed it.
+                    Ok(publication) if held.is_blocked() => {
+                        held.push(publication);
+                        Ok(())
+                    }
+                    Ok(publication) => send(publishing, *publication),
                     Err(RecvError) => Err(End::Stopped(Instant::now())),
                 },
+                recv(held.expiry()) -> _ => {
+                    held.refuse_overdue();
+                    Ok(())
+                }
                 recv(publishing.listeners.confirms) -> confirm => match confirm {
                     Ok(confirm) => {
                         publishing.confirmed(confirm);
@@ -114,7 +130,7 @@ impl Inlets<'_> {
                 }
                 recv(self.notices) -> notice => match notice {
                     Ok(notice) => {
-                        blocked = is_blocked(&notice);
+                        held.note(&notice);
                         Ok(())
                     }
                     Err(RecvError) => Err(End::Lost(Side::Publish, publishing.last_words())),
@@ -124,9 +140,9 @@ impl Inlets<'_> {
                     Err(RecvError) => Err(End::Lost(Side::Consume, None)),
                 },
             };
-            let step = step.and_then(|()| match blocked {
+            let step = step.and_then(|()| match held.is_blocked() {
                 true => Ok(()),
-                false => self.send_waiting(publishing),
+                false => self.send_waiting(publishing, held),
             });
             match step {
                 Ok(()) => publishing.settle(),
@@ -136,44 +152,41 @@ impl Inlets<'_> {
     }
 
     /// What has gathered meanwhile goes out in one go: the broker and the I/O thread like it better.
-    fn send_waiting(&self, publishing: &mut Publishing<'_>) -> Result<(), End> {
+    fn send_waiting(&self, publishing: &mut Publishing<'_>, held: &mut Held) -> Result<(), End> {
+        while let Some(publication) = held.pop() {
+            send(publishing, *publication)?;
+        }
         for publication in self.publications.try_iter().take(BATCH) {
-            self.send(publishing, *publication)?;
+            send(publishing, *publication)?;
         }
         Ok(())
     }
-
-    fn send(&self, publishing: &mut Publishing<'_>, publication: Publication) -> Result<(), End> {
-        publishing
-            .send(publication)
-            .map_err(|error| End::Lost(Side::Publish, Some(error)))
-    }
 }
 
-fn is_blocked(notice: &ConnectionBlockedNotification) -> bool {
-    match notice {
-        ConnectionBlockedNotification::Blocked(reason) => {
-            tracing::warn!(reason, "the broker blocks publishers");
-            true
-        }
-        ConnectionBlockedNotification::Unblocked => {
-            tracing::info!("the broker lets publishers go on");
-            false
-        }
-    }
+fn send(publishing: &mut Publishing<'_>, publication: Publication) -> Result<(), End> {
+    publishing
+        .send(publication)
+        .map_err(|error| End::Lost(Side::Publish, Some(error)))
 }
 
-/// Sends what was accepted before the stop, and waits for the broker's verdicts for a while.
-fn finish(
-    publishing: &mut Publishing<'_>,
-    publications: &Receiver<Box<Publication>>,
-    until: Instant,
-) {
+/// Sends what was accepted before the stop.
+fn send_rest(publishing: &mut Publishing<'_>, publications: &Receiver<Box<Publication>>) {
     for publication in publications.try_iter() {
         if publishing.send(*publication).is_err() {
             return;
         }
     }
+}
+
+/// Settles what was accepted and is not sent.
+fn refuse_rest(held: &mut Held, publications: &Receiver<Box<Publication>>, life: &Life) {
+    for publication in std::iter::from_fn(|| held.pop()).chain(publications.try_iter()) {
+        publication.refuse(|| life.refusal("publish"));
+    }
+}
+
+/// Waits for a while for what the broker says to all that was sent.
+fn wait_for_verdicts(publishing: &mut Publishing<'_>, until: Instant) {
     while !publishing.is_settled() {
         let left = until.saturating_duration_since(Instant::now());
         if left == Duration::ZERO {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use amiquip::{AmqpProperties, Channel, Publish, Return};
-use amqp_broker::{Confirms, DIRECT_REPLY_TO};
+use amqp_broker::{Confirms, is_direct_reply_address};
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use rpc_core::{Address, Confirm, ErrorKind, Message, ShortString, TransportError, Verdict};
@@ -19,6 +19,7 @@ pub(crate) struct Publication {
     properties: AmqpProperties,
     body: Bytes,
     correlation_id: Option<ShortString>,
+    message_id: Option<ShortString>,
     deadline: Instant,
     verdict: Option<Verdict>,
 }
@@ -36,17 +37,23 @@ impl Publication {
                 let (verdict, confirm) = Confirm::open();
                 (Some(verdict), confirm)
             }
-            Confirms::Off => (None, Confirm::known(Ok(()))),
+            Confirms::Off => (None, Confirm::unrequested()),
         };
         let publication = Box::new(Self {
             properties: properties_of(&message),
             to: to.clone(),
             body: message.body,
             correlation_id: message.correlation_id,
+            message_id: message.message_id,
             deadline,
             verdict,
         });
         (publication, confirm)
+    }
+
+    /// Until when it may be handed over.
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Settles it with an error instead of sending it.
@@ -59,15 +66,7 @@ impl Publication {
     /// Without confirms nobody would learn of a return. And RabbitMQ 3.10 returns a message to a
     /// direct reply address although it has delivered it.
     fn is_mandatory(&self) -> bool {
-        let to_direct = || {
-            self.to.exchange_name().is_empty()
-                && self
-                    .to
-                    .routing_key()
-                    .as_str()
-                    .starts_with(DIRECT_REPLY_TO.as_str())
-        };
-        self.verdict.is_some() && !to_direct()
+        self.verdict.is_some() && !is_direct_reply_address(&self.to)
     }
 }
 
@@ -120,6 +119,7 @@ impl<'c> Publishing<'c> {
             properties,
             body,
             correlation_id,
+            message_id,
             verdict,
             ..
         } = publication;
@@ -130,6 +130,7 @@ impl<'c> Publishing<'c> {
             self.ledger.push(Entry {
                 to,
                 correlation_id,
+                message_id,
                 verdict,
             });
         }
@@ -191,6 +192,11 @@ impl<'c> Publishing<'c> {
             self.ledger.returned(&returned);
         }
     }
+}
+
+/// What a publish gets whose replies would have come to a direct inbox that is closed.
+pub(crate) fn inbox_closed() -> TransportError {
+    error::new(ErrorKind::Closed, "publish").with_detail("the direct inbox was closed")
 }
 
 /// What a publish gets that could not be handed over in time.

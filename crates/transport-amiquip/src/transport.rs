@@ -8,7 +8,7 @@ use std::time::Instant;
 use amiquip::{AmqpValue, FieldTable};
 use amqp_broker::{
     Confirms, DIRECT_REPLY_TO, DirectReplyTo, DirectReplyToRefused, QueueDeclaration,
-    direct_reply_to_is_safe,
+    direct_reply_to_is_safe, is_direct_reply_address,
 };
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 use rpc_core::blocking::{self, Transport};
@@ -25,7 +25,7 @@ use crate::life::{Known, Life};
 use crate::link::{Link, Side};
 use crate::owner::{Intake, Owner, declaration};
 use crate::publisher::{Publisher, ROOM};
-use crate::publishing::{Listeners, Publication, overdue};
+use crate::publishing::{Listeners, Publication, inbox_closed, overdue};
 
 /// RabbitMQ through amiquip: blocking, over two connections.
 ///
@@ -38,7 +38,7 @@ pub struct AmiquipTransport {
     stop: Sender<Instant>,
     publisher: Mutex<Option<JoinHandle<()>>>,
     direct_reply_to: Result<(), DirectReplyToRefused>,
-    /// The direct inbox, whose channel its requests must be published on.
+    /// The direct inbox, open or being opened, whose channel its requests must be published on.
     direct: RwLock<Option<(ConsumerId, Sender<Box<Publication>>)>>,
 }
 
@@ -114,9 +114,9 @@ impl AmiquipTransport {
         }
         let direct = self.direct.read().unwrap_or_else(PoisonError::into_inner);
         match &*direct {
-            Some((_, publications)) => Ok(Some(publications.clone())),
+            Some((id, publications)) if self.is_open(*id) => Ok(Some(publications.clone())),
             // The broker would close the channel over it (406).
-            None => Err(error::new(ErrorKind::Misuse, "publish")
+            _ => Err(error::new(ErrorKind::Misuse, "publish")
                 .with_detail("no direct inbox is open to reply to")),
         }
     }
@@ -126,15 +126,12 @@ impl AmiquipTransport {
             Source::Queue(queue) => Ok(Intake::Work(queue, options.prefetch.get())),
             Source::Inbox(Inbox::Exclusive) => Ok(Intake::Exclusive),
             Source::Inbox(Inbox::Direct) => {
-                if let Err(refused) = &self.direct_reply_to {
-                    return Err(error::new(ErrorKind::Unsupported, "consume")
-                        .with_detail("direct reply-to is not safe with this broker")
-                        .with_source(refused.clone()));
-                }
+                self.check_direct_reply_to("consume")?;
                 let (publications, to_publish) = crossbeam_channel::bounded(ROOM);
                 let mut direct = self.direct.write().unwrap_or_else(PoisonError::into_inner);
                 if let Some((known, _)) = &*direct
-                    && matches!(self.life.consumer(*known), Known::Here(_))
+                    // One that is not listed yet is being opened by another thread.
+                    && (self.is_open(*known) || matches!(self.life.consumer(*known), Known::Foreign))
                 {
                     return Err(error::new(ErrorKind::Unsupported, "consume").with_detail(
                         "a direct inbox is open: all have one name, so a second one would take \
@@ -147,6 +144,20 @@ impl AmiquipTransport {
             _ => Err(error::new(ErrorKind::Unsupported, "consume")
                 .with_detail("this source is not known here")),
         }
+    }
+
+    fn is_open(&self, id: ConsumerId) -> bool {
+        matches!(self.life.consumer(id), Known::Here(feed) if !feed.is_cancelled())
+    }
+
+    fn check_direct_reply_to(&self, operation: &'static str) -> Result<(), TransportError> {
+        self.direct_reply_to.as_ref().map_err(|refused| {
+            error::new(ErrorKind::Unsupported, operation)
+                .with_detail("direct reply-to is not safe with this broker")
+                .with_source(refused.clone())
+                .unsent()
+        })?;
+        Ok(())
     }
 
     fn forget_direct(&self, id: ConsumerId) {
@@ -230,17 +241,25 @@ impl Transport for AmiquipTransport {
         deadline: Instant,
     ) -> Result<Confirm, TransportError> {
         self.life.check("publish")?;
+        if is_direct_reply_address(to) {
+            // If the requester is gone, the broker would close the connection over it.
+            self.check_direct_reply_to("publish")?;
+        }
         let direct = self.outlet(&message)?;
+        let gone = || match &direct {
+            Some(_) if self.life.check("publish").is_ok() => inbox_closed().unsent(),
+            _ => self.life.refusal("publish"),
+        };
         let outlet = direct.as_ref().unwrap_or(&self.publications);
         let (publication, confirm) = Publication::new(to, message, deadline, self.confirms);
         match outlet.try_send(publication) {
             Ok(()) => Ok(confirm),
-            Err(TrySendError::Disconnected(_)) => Err(self.life.refusal("publish")),
+            Err(TrySendError::Disconnected(_)) => Err(gone()),
             Err(TrySendError::Full(publication)) => {
                 match outlet.send_deadline(publication, deadline) {
                     Ok(()) => Ok(confirm),
                     Err(SendTimeoutError::Timeout(_)) => Err(overdue().unsent()),
-                    Err(SendTimeoutError::Disconnected(_)) => Err(self.life.refusal("publish")),
+                    Err(SendTimeoutError::Disconnected(_)) => Err(gone()),
                 }
             }
         }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rpc_core::blocking::Transport;
 use rpc_core::{
-    AckToken, Address, ConsumeOptions, ConsumerId, DeliveryMode, ErrorKind, Expiration, Fate,
-    HeaderValue, Inbox, Message, QueueKind, QueueSpec, ShortString,
+    AckToken, Address, Certainty, ConsumeOptions, ConsumerId, DeliveryMode, ErrorKind, Expiration,
+    Fate, HeaderValue, Inbox, Message, QueueKind, QueueSpec, ShortString,
 };
 use support::*;
-use transport_amiquip::{AmiquipConfig, AmiquipTransport, Confirms, DirectReplyTo};
+use transport_amiquip::{AmiquipConfig, AmiquipTransport, Confirms};
 
 fn text(text: &str) -> Option<ShortString> {
     Some(ShortString::new(text).unwrap())
@@ -203,7 +203,7 @@ fn a_passed_deadline_keeps_a_message_here() {
         .and_then(|confirm| confirm.wait(soon()))
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert_eq!(error.certainty(), rpc_core::Certainty::NotExecuted);
+    assert_eq!(error.certainty(), Certainty::NotExecuted);
     let mut consumer = transport.consume(work(&queue, 1)).unwrap();
     send(&transport, &queue, Message::new("in time")).unwrap();
     assert_eq!(next(&mut *consumer).message.body, "in time");
@@ -229,43 +229,6 @@ fn an_inbox_has_a_name_of_its_own_and_needs_no_acks() {
     transport.cancel(one.id()).unwrap();
     let error = send(&transport, &name, Message::new("late")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoRoute);
-}
-
-#[test]
-#[ignore = "needs RabbitMQ: run cargo xtask test"]
-fn a_direct_inbox_is_answered_and_there_is_one() {
-    let config = AmiquipConfig::new(url()).with_direct_reply_to(DirectReplyTo::Forced);
-    let transport = AmiquipTransport::connect(config).unwrap();
-    let server = connect();
-    let queue = queue(&server, "direct");
-    let mut requests = server.consume(work(&queue, 1)).unwrap();
-
-    let mut request = Message::new("30");
-    request.reply_to = text("amq.rabbitmq.reply-to");
-    let to = Address::queue(queue.clone());
-    let early = transport.publish(&to, request.clone(), soon()).unwrap_err();
-    assert_eq!(early.kind(), ErrorKind::Misuse);
-
-    let direct = || transport.consume(ConsumeOptions::inbox(Inbox::Direct));
-    let mut inbox = direct().unwrap();
-    assert_eq!(direct().unwrap_err().kind(), ErrorKind::Unsupported);
-    request.reply_to = Some(inbox.queue().clone());
-    for _ in 0..3 {
-        send(&transport, &queue, request.clone()).unwrap();
-        let received = next(&mut *requests);
-        let reply_to = received.message.reply_to.unwrap();
-        send(&server, &reply_to, Message::new("832040")).unwrap();
-        assert_eq!(next(&mut *inbox).message.body, "832040");
-        server.ack(received.token.unwrap()).unwrap();
-    }
-    let nowhere = unique("nowhere");
-    let error = send(&transport, &nowhere, request).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NoRoute);
-    transport.cancel(inbox.id()).unwrap();
-    assert!(inbox.recv().unwrap().is_none());
-    direct().unwrap();
-    transport.close().unwrap();
-    server.close().unwrap();
 }
 
 #[test]

@@ -37,6 +37,14 @@ fn through(proxy: &Proxy) -> AmiquipTransport {
     AmiquipTransport::connect(config).unwrap()
 }
 
+/// A method of the connection itself.
+fn frame(arguments: &[u8]) -> Vec<u8> {
+    let mut frame = vec![1, 0, 0, 0, 0, 0, arguments.len() as u8];
+    frame.extend(arguments);
+    frame.push(0xce);
+    frame
+}
+
 /// Everything that a transport which has ended must answer.
 fn assert_ended(transport: &AmiquipTransport, queue: &ShortString) {
     let to = Address::queue(queue.clone());
@@ -142,9 +150,7 @@ fn the_words_of_a_broker_that_closes_a_connection_are_the_cause() {
     let mut arguments = vec![0, 10, 0, 50, 1, 64, text.len() as u8];
     arguments.extend(text);
     arguments.extend([0; 4]);
-    let mut frame = vec![1, 0, 0, 0, 0, 0, arguments.len() as u8];
-    frame.extend(arguments);
-    frame.push(0xce);
+    let frame = frame(&arguments);
     for number in [0, 1] {
         let proxy = Proxy::start();
         let transport = through(&proxy);
@@ -212,6 +218,97 @@ fn close_of_a_frozen_connection_is_bounded_and_settles_everything() {
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(error.certainty(), Certainty::MaybeExecuted);
     assert_ended(&transport, &queue);
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn what_a_blocked_connection_keeps_waiting_fails_at_its_deadline_and_is_not_sent() {
+    let proxy = Proxy::start();
+    let transport = through(&proxy);
+    let queue = queue(&transport, "blocked");
+    let to = Address::queue(queue.clone());
+    let publish = |body: &'static str, patience| {
+        let deadline = Instant::now() + patience;
+        transport
+            .publish(&to, Message::new(body), deadline)
+            .unwrap()
+    };
+    let moment = Duration::from_millis(50);
+    // connection.blocked, "memory", on the connection that publishes
+    let block = || {
+        proxy.say(1, &frame(b"\0\x0a\0\x3c\x06memory"));
+        eventually("publishers are blocked", || {
+            publish("early", moment).wait(soon()).is_err()
+        });
+    };
+    block();
+    let patient = publish("patient", PATIENCE);
+    let hasty = publish("hasty", moment);
+    let error = hasty.wait(soon()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.certainty(), Certainty::NotExecuted, "{error}");
+    // connection.unblocked
+    proxy.say(1, &frame(&[0, 10, 0, 61]));
+    patient.wait(soon()).unwrap();
+    let mut consumer = transport.consume(work(&queue, 100)).unwrap();
+    let mut received = || loop {
+        let delivery = next(&mut *consumer);
+        if delivery.message.body != "early" {
+            return delivery.message.body;
+        }
+    };
+    assert_eq!(received(), "patient");
+
+    block();
+    let held = publish("held", PATIENCE);
+    transport.close().unwrap();
+    let error = held.wait(soon()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    assert_eq!(error.certainty(), Certainty::NotExecuted, "{error}");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn after_the_end_replies_that_came_before_are_still_received_and_requests_are_not() {
+    for closed in [false, true] {
+        let proxy = Proxy::start();
+        let transport = through(&proxy);
+        let queue = queue(&transport, "buffered");
+        let mut requests = transport.consume(work(&queue, 8)).unwrap();
+        let mut replies = transport
+            .consume(ConsumeOptions::inbox(Inbox::Exclusive))
+            .unwrap();
+        for to in [&queue, replies.queue()] {
+            for _ in 0..3 {
+                send(&transport, to, Message::new("x")).unwrap();
+            }
+        }
+        // The answer comes after what was delivered.
+        next(&mut *requests);
+        next(&mut *replies);
+        transport
+            .declare(&QueueSpec::new(queue.clone(), QueueKind::Passive))
+            .unwrap();
+        proxy.cut(1);
+        let to = Address::queue(queue.clone());
+        eventually("the end is noticed", || {
+            transport.publish(&to, Message::new("x"), soon()).is_err()
+        });
+        if closed {
+            transport.close().unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(next(&mut *replies).message.body, "x");
+        }
+        for consumer in [&mut requests, &mut replies] {
+            match consumer.recv() {
+                Ok(delivery) => assert!(closed && delivery.is_none()),
+                Err(error) => assert!(!closed && error.kind() == ErrorKind::Closed, "{error}"),
+            }
+            assert!(consumer.recv().unwrap().is_none());
+        }
+        transport.close().unwrap();
+    }
 }
 
 #[test]

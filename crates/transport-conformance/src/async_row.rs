@@ -287,8 +287,8 @@ impl Caller for AsyncCaller {
         self.client.stats()
     }
 
-    fn close(&self) -> Result<(), TransportError> {
-        self.face.bounded("closing the client", self.client.close())
+    fn close(&self) {
+        self.face.bounded("closing the client", self.client.close());
     }
 }
 

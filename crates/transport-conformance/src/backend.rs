@@ -185,11 +185,7 @@ pub trait Caller: Send + Sync {
     fn stats(&self) -> client::Stats;
 
     /// Closes the client.
-    ///
-    /// # Errors
-    ///
-    /// Those of the client.
-    fn close(&self) -> Result<(), TransportError>;
+    fn close(&self);
 }
 
 /// A call in the background.

@@ -248,8 +248,8 @@ impl Caller for BlockingCaller {
         self.0.stats()
     }
 
-    fn close(&self) -> Result<(), TransportError> {
-        self.0.close()
+    fn close(&self) {
+        self.0.close();
     }
 }
 

@@ -40,10 +40,10 @@ impl LapinConfig {
         self
     }
 
-    /// With which brokers a direct inbox may be opened.
+    /// With which brokers a direct inbox may be opened, and a direct reply be sent.
     ///
     /// lapin does not tell the broker's version, so for [`DirectReplyTo::WhereSafe`] it is asked
-    /// for on a connection of its own, which ends before the login, whenever one is opened.
+    /// for on a connection of its own, which ends before the login, when it is first needed.
     #[must_use]
     pub const fn with_direct_reply_to(mut self, direct_reply_to: DirectReplyTo) -> Self {
         self.direct_reply_to = direct_reply_to;

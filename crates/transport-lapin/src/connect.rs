@@ -1,7 +1,7 @@
 //! One connection: our socket, lapin on it, and the switch that ends it.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ const NOTICE: Duration = Duration::from_millis(500);
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) switch: KillSwitch,
+    /// The address at the other end.
+    pub(crate) peer: SocketAddr,
     /// Resolves when lapin's thread is at its end.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -39,6 +41,7 @@ impl Link {
     ) -> Result<Self, TransportError> {
         let failed = |error: io::Error| connect_error().with_source(error);
         let switch = KillSwitch::new(&stream).map_err(failed)?;
+        let peer = stream.peer_addr().map_err(failed)?;
         stream.set_nonblocking(true).map_err(failed)?;
         let (alive, ended) = oneshot::channel::<()>();
         let slot = Mutex::new(Some(stream));
@@ -62,6 +65,7 @@ impl Link {
                 return Ok(Self {
                     connection,
                     switch,
+                    peer,
                     ended: Mutex::new(Some(ended)),
                 });
             }

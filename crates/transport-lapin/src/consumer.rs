@@ -40,11 +40,14 @@ impl LapinConsumer {
         if !self.line.is_open() {
             return Poll::Ready(Ok(None));
         }
-        match self.shared.state() {
-            State::Open => {}
+        let state = self.shared.state();
+        match (state, self.line.settling) {
+            (State::Open, _) => {}
+            // What arrived in an inbox is settled and never comes again, so it is handed out first.
+            (State::Lost, Settling::BySending) => {}
             // What is still buffered comes again over the next connection.
-            State::Lost => return Poll::Ready(self.end(None)),
-            State::Closed => return Poll::Ready(Ok(None)),
+            (State::Lost, Settling::OneByOne) => return Poll::Ready(self.end(None)),
+            (State::Closed, _) => return Poll::Ready(Ok(None)),
         }
         self.line.begin();
         let next = self.stream.poll_next_unpin(context);
@@ -54,9 +57,9 @@ impl LapinConsumer {
         self.line.settled();
         self.shared.forget_if_done(&self.line);
         match next {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if state == State::Open => Poll::Pending,
             Poll::Ready(Some(Err(error))) => Poll::Ready(self.end(Some(&error))),
-            Poll::Ready(_) => Poll::Ready(self.end(None)),
+            Poll::Ready(_) | Poll::Pending => Poll::Ready(self.end(None)),
         }
     }
 
@@ -77,6 +80,7 @@ impl LapinConsumer {
         if !self.line.end() || self.shared.state() == State::Closed {
             return Ok(None);
         }
+        self.shared.retire(&self.line);
         if let Some(error) = error
             && !self.shared.consuming.is_up()
         {
@@ -112,6 +116,7 @@ impl Consumer for LapinConsumer {
 impl Drop for LapinConsumer {
     fn drop(&mut self) {
         if self.line.end() {
+            self.shared.retire(&self.line);
             let (shared, line) = (Arc::clone(&self.shared), Arc::clone(&self.line));
             self.shared
                 .runtime

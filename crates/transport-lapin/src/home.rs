@@ -111,8 +111,6 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .thread_name("transport-lapin")
-        .max_blocking_threads(1)
-        .thread_keep_alive(Duration::from_secs(1))
         .build()
 }
 
@@ -146,7 +144,8 @@ async fn connect(config: LapinConfig) -> Result<Arc<Shared>, TransportError> {
     watch_over(&shared);
     match timeout_at(deadline.into(), publish_channel(&shared)).await {
         Ok(Ok(channel)) => {
-            let task = publisher::run(Arc::clone(&shared), channel, receiver);
+            let intake = Arc::default();
+            let task = publisher::run(Arc::clone(&shared), channel, receiver, intake);
             shared.add_publisher(tokio::spawn(task));
             Ok(shared)
         }

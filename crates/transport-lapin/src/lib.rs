@@ -19,6 +19,10 @@
 //!   `lapin::returned_messages`. Filter it where bodies are confidential.
 //! * **Direct reply-to.** A publish *to* such an address is not mandatory: RabbitMQ 3.10 reports
 //!   "no route" also for a reply that it has delivered. A reply whose requester is gone vanishes.
+//!   Where a broker is not known to survive an address that is no longer valid, which may be made up
+//!   by any stranger, the publish is refused with
+//!   [`ErrorKind::Unsupported`](rpc_core::ErrorKind::Unsupported). A transport has one direct inbox at
+//!   a time: all have the same name, and a second one would take the requests of the first.
 //! * **Frame size.** Without `frame_max` in the URL, the broker's is taken (131,072 as it
 //!   comes), and lapin takes two buffers of 32 frames for each of the two connections: 16 MiB of
 //!   address space. A smaller one saves that, but then any peer whose own limit is larger can
@@ -37,10 +41,12 @@ mod config;
 mod connect;
 mod consumer;
 mod convert;
+mod direct;
 mod error;
 mod gate;
 mod home;
 mod in_flight;
+mod intake;
 mod ledger;
 mod line;
 mod probe;

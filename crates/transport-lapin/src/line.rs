@@ -1,5 +1,6 @@
 //! A consumer as the transport knows it: its channel, its state, what it has not settled.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use futures_util::task::AtomicWaker;
@@ -8,6 +9,8 @@ use lapin::Channel;
 use lapin::options::{BasicCancelOptions, BasicNackOptions};
 use rpc_core::{ConsumerId, ShortString};
 
+use crate::intake::Intake;
+
 /// One consumer and its channel, which outlives it until everything it delivered is settled.
 pub(crate) struct Line {
     pub(crate) id: ConsumerId,
@@ -15,6 +18,8 @@ pub(crate) struct Line {
     pub(crate) queue: ShortString,
     pub(crate) settling: Settling,
     pub(crate) channel: Channel,
+    /// Of the publisher on that channel, which only a direct inbox has.
+    pub(crate) intake: Arc<Intake>,
     /// A clone of the consumer's stream, to empty it when the consumer is cancelled.
     stream: lapin::Consumer,
     state: AtomicU8,
@@ -45,11 +50,18 @@ impl Line {
             queue,
             settling,
             channel,
+            intake: Arc::new(Intake::nobodys()),
             stream,
             state: AtomicU8::new(OPEN),
             unsettled: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// With a publisher that is to hand nothing over any more before it is cancelled.
+    pub(crate) fn with_intake(mut self, intake: Arc<Intake>) -> Self {
+        self.intake = intake;
+        self
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -80,6 +92,9 @@ impl Line {
 
     /// Tells the broker to send no more, and puts back what it has sent and nobody has taken.
     pub(crate) async fn cancel(&self) {
+        // lapin sends a cancel ahead of the publishes that it still holds, and without the consumer
+        // such a publish would cost the channel (406) and thereby the transport.
+        self.intake.written().await;
         let tag = self.stream.tag();
         // On a channel that is gone the broker has put everything back itself.
         let _ = self

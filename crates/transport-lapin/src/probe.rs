@@ -1,9 +1,12 @@
 //! Asks a broker what it is, since lapin does not tell.
 
-use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use amqp_broker::{AmqpUrl, KillSwitch, dial};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// What a broker calls itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,14 +18,17 @@ pub(crate) struct Server {
 /// A broker sends a few hundred bytes.
 const MOST: usize = 64 * 1024;
 
-/// Reads the properties with which the broker begins every conversation, and hangs up before the
-/// login. Blocks this thread, until `deadline` at most.
-pub(crate) fn ask(url: &AmqpUrl, deadline: Instant) -> io::Result<Server> {
-    let mut stream = dial(url, deadline)?;
-    let guard = KillSwitch::new(&stream)?.cut_after(deadline)?;
-    stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+/// Reads the properties with which the broker at `peer` begins every conversation, and hangs up
+/// before the login. Takes no longer than `limit`, and ends with the runtime.
+pub(crate) async fn ask(peer: SocketAddr, limit: Duration) -> io::Result<Server> {
+    timeout(limit, talk(peer)).await?
+}
+
+async fn talk(peer: SocketAddr) -> io::Result<Server> {
+    let mut stream = TcpStream::connect(peer).await?;
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
     let mut head = [0; 7];
-    stream.read_exact(&mut head)?;
+    stream.read_exact(&mut head).await?;
     let [1, 0, 0, len @ ..] = head else {
         return Err(io::ErrorKind::InvalidData.into());
     };
@@ -31,8 +37,7 @@ pub(crate) fn ask(url: &AmqpUrl, deadline: Instant) -> io::Result<Server> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut payload = vec![0; len];
-    stream.read_exact(&mut payload)?;
-    drop(guard);
+    stream.read_exact(&mut payload).await?;
     read_start(&payload).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_broker::Confirms;
+use amqp_broker::{Confirms, is_direct_reply_address};
 use futures_util::future::{Either, select};
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
@@ -19,6 +18,7 @@ use tokio::time::Sleep;
 use crate::convert;
 use crate::error;
 use crate::in_flight::InFlight;
+use crate::intake::{Intake, Unwritten};
 use crate::ledger::{Answer, Ledger, Mark, Open};
 use crate::shared::{Shared, State};
 
@@ -26,11 +26,8 @@ use crate::shared::{Shared, State};
 pub(crate) const ROOM: usize = 512;
 /// How many it keeps that cannot be handed over yet.
 const MOST_WAITING: usize = 512;
-/// How many bytes lapin may hold that its socket has not taken. It would take any number.
-const MOST_UNWRITTEN: usize = 4 << 20;
-
-/// Addresses in whose case RabbitMQ 3.10 returns what it has delivered.
-const DIRECT_PREFIX: &str = "amq.rabbitmq.reply-to.";
+/// What lapin and this task take for a message of no length, about.
+const OVERHEAD: usize = 512;
 
 /// A message on its way to the task.
 #[derive(Debug)]
@@ -54,11 +51,17 @@ impl Outgoing {
 ///
 /// One task and one channel: lapin numbers a publish and puts it into its queue in two steps, so
 /// that two threads could make it take the confirmation of one publish for that of another.
-pub(crate) async fn run(shared: Arc<Shared>, channel: Channel, receiver: mpsc::Receiver<Outgoing>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    channel: Channel,
+    receiver: mpsc::Receiver<Outgoing>,
+    intake: Arc<Intake>,
+) {
     let mut publisher = Publisher {
         shared,
         channel: Arc::new(channel),
         receiver,
+        intake,
         waiting: VecDeque::new(),
         in_flight: InFlight::new(),
         ledger: Ledger::default(),
@@ -75,17 +78,18 @@ pub(crate) async fn run(shared: Arc<Shared>, channel: Channel, receiver: mpsc::R
         }
     };
     let error = error.unwrap_or_else(|| publisher.shared.end_of_publishes());
-    publisher.fail(&error);
+    publisher.fail(&error).await;
 }
 
 struct Publisher {
     shared: Arc<Shared>,
     channel: Arc<Channel>,
     receiver: mpsc::Receiver<Outgoing>,
+    intake: Arc<Intake>,
     waiting: VecDeque<Outgoing>,
     in_flight: InFlight<lapin::Result<Confirmation>, Option<Open>>,
     ledger: Ledger,
-    unwritten: Arc<AtomicUsize>,
+    unwritten: Arc<Unwritten>,
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
@@ -96,6 +100,9 @@ impl Publisher {
                 return Poll::Ready(Err(error));
             }
             let senders_gone = self.receive(context);
+            if senders_gone && self.waiting.is_empty() && self.unwritten.is_nothing() {
+                self.intake.set_written();
+            }
             if self.hand_over(context) {
                 // The new ones are polled for the first time by collecting.
                 continue;
@@ -140,6 +147,9 @@ impl Publisher {
 
     /// Fills the waiting line. Tells whether nobody can send any more.
     fn receive(&mut self, context: &mut Context<'_>) -> bool {
+        if self.intake.poll_closed(context).is_ready() {
+            return self.turn_away(context);
+        }
         while self.waiting.len() < MOST_WAITING {
             match self.receiver.poll_recv(context) {
                 Poll::Ready(Some(outgoing)) => self.waiting.push_back(outgoing),
@@ -150,13 +160,28 @@ impl Publisher {
         false
     }
 
+    /// Fails whatever lapin has not got. Tells whether that was the last.
+    fn turn_away(&mut self, context: &mut Context<'_>) -> bool {
+        self.receiver.close();
+        for outgoing in self.waiting.drain(..) {
+            outgoing.fail(&inbox_closed());
+        }
+        loop {
+            match self.receiver.poll_recv(context) {
+                Poll::Ready(Some(outgoing)) => outgoing.fail(&inbox_closed()),
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
+    }
+
     /// Gives lapin what it may have. Tells whether that was anything.
     fn hand_over(&mut self, context: &Context<'_>) -> bool {
         if self.waiting.is_empty() || self.shared.gate.poll_open(context).is_pending() {
             return false;
         }
         let mut any = false;
-        while self.unwritten.load(Ordering::Relaxed) < MOST_UNWRITTEN {
+        while self.unwritten.has_room() {
             let Some(outgoing) = self.waiting.pop_front() else {
                 break;
             };
@@ -178,8 +203,9 @@ impl Publisher {
             ..
         } = outgoing;
         let properties = convert::properties(&message);
+        let header_len = convert::header_len(&message);
         let options = BasicPublishOptions {
-            mandatory: self.shared.config.confirms == Confirms::On && !is_direct(&to),
+            mandatory: self.shared.config.confirms == Confirms::On && !is_direct_reply_address(&to),
             immediate: false,
         };
         let exchange = convert::short(to.exchange_name());
@@ -193,15 +219,16 @@ impl Publisher {
             },
             verdict,
         });
+        let cost = OVERHEAD + header_len + message.body.len();
         let body = message.body;
         let channel = Arc::clone(&self.channel);
         let unwritten = Arc::clone(&self.unwritten);
-        unwritten.fetch_add(body.len(), Ordering::Relaxed);
+        unwritten.add(cost);
         let publish = async move {
             let written = channel
                 .basic_publish(exchange, routing_key, options, &body, properties)
                 .await;
-            unwritten.fetch_sub(body.len(), Ordering::Relaxed);
+            unwritten.remove(cost);
             // What waits for its confirmation needs the body no longer.
             drop(body);
             written?.await
@@ -247,19 +274,27 @@ impl Publisher {
     }
 
     /// Tells everybody who waits that the channel is gone.
-    fn fail(&mut self, error: &TransportError) {
+    async fn fail(&mut self, error: &TransportError) {
         self.ledger.fail(error);
         for open in self.in_flight.abandon().flatten() {
             open.verdict.settle(Err(error.clone()));
         }
         let gone = self.shared.gone("publish");
         self.receiver.close();
-        while let Ok(outgoing) = self.receiver.try_recv() {
-            outgoing.fail(&gone);
-        }
         for outgoing in self.waiting.drain(..) {
             outgoing.fail(&gone);
         }
+        // Not `try_recv`, which passes over one that is just being put in.
+        while let Some(outgoing) = self.receiver.recv().await {
+            outgoing.fail(&gone);
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // However it ended, nothing is left to wait for.
+        self.intake.set_written();
     }
 }
 
@@ -282,8 +317,11 @@ fn note(ledger: &mut Ledger, open: Open, confirmation: Confirmation) {
     ledger.note(open, answer, returned);
 }
 
-fn is_direct(to: &Address) -> bool {
-    to.exchange_name().is_empty() && to.routing_key().as_str().starts_with(DIRECT_PREFIX)
+/// A request whose direct inbox was closed before lapin got it.
+pub(crate) fn inbox_closed() -> TransportError {
+    error::new(ErrorKind::Closed, "publish")
+        .with_detail("the direct inbox was closed")
+        .unsent()
 }
 
 /// A message whose time ran out before lapin got it.

@@ -13,10 +13,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::LapinConfig;
 use crate::connect::Link;
+use crate::direct::Safety;
 use crate::error;
 use crate::gate::Gate;
 use crate::line::Line;
-use crate::publisher::Outgoing;
+use crate::publisher::{self, Outgoing};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -27,7 +28,9 @@ pub(crate) struct Shared {
     pub(crate) consuming: Link,
     pub(crate) gate: Gate,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    direct: RwLock<Option<(ConsumerId, mpsc::Sender<Outgoing>)>>,
+    /// Whether direct reply-to may be used at all.
+    pub(crate) safety: Safety,
+    direct: RwLock<Slot>,
     state: AtomicU8,
     cause: OnceLock<TransportError>,
     /// `None` for one that is done with: known to be ours, and nothing more.
@@ -35,6 +38,35 @@ pub(crate) struct Shared {
     publishers: Mutex<Vec<JoinHandle<()>>>,
     /// Turns true when publishers are to give up on what is open.
     over: watch::Sender<bool>,
+}
+
+/// The place of the one direct inbox.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Free,
+    Reserved,
+    Taken(ConsumerId, mpsc::Sender<Outgoing>),
+}
+
+/// The slot of the direct inbox while one is being opened. Dropped, it is free again.
+#[derive(Debug)]
+pub(crate) struct Reservation(Arc<Shared>);
+
+impl Reservation {
+    /// From now on the requests of `inbox` go to `requests`.
+    pub(crate) fn take(self, inbox: ConsumerId, requests: mpsc::Sender<Outgoing>) {
+        *self.0.direct_slot() = Slot::Taken(inbox, requests);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut slot = self.0.direct_slot();
+        if matches!(*slot, Slot::Reserved) {
+            *slot = Slot::Free;
+        }
+    }
 }
 
 /// Where the transport is in its life.
@@ -56,6 +88,7 @@ impl Shared {
         outgoing: mpsc::Sender<Outgoing>,
     ) -> Self {
         Self {
+            safety: Safety::new(&config),
             config,
             runtime,
             publishing,
@@ -102,6 +135,14 @@ impl Shared {
             _ => gone.with_detail("the transport was closed"),
         }
         .unsent()
+    }
+
+    /// The error of a publish whose publisher takes in no more; nothing of it was sent.
+    pub(crate) fn no_intake(&self) -> TransportError {
+        match self.state() {
+            State::Open => publisher::inbox_closed(),
+            _ => self.gone("publish"),
+        }
     }
 
     /// The verdict on publishes that the end of the transport left open.
@@ -228,30 +269,44 @@ impl Shared {
         }
     }
 
-    /// Ends a consumer and puts back what it has not taken.
+    /// Ends a consumer that was retired, and puts back what it has not taken.
     pub(crate) async fn cancel(&self, line: &Line) {
-        self.clear_direct(line.id);
         line.cancel().await;
         self.forget_if_done(line);
     }
 
     /// Where publishes go that are to be answered in the direct inbox.
     pub(crate) fn direct(&self) -> Option<mpsc::Sender<Outgoing>> {
-        let direct = self.direct.read().unwrap_or_else(PoisonError::into_inner);
-        direct.as_ref().map(|(_, sender)| sender.clone())
-    }
-
-    pub(crate) fn set_direct(&self, inbox: ConsumerId, sender: mpsc::Sender<Outgoing>) {
-        let mut direct = self.direct.write().unwrap_or_else(PoisonError::into_inner);
-        *direct = Some((inbox, sender));
-    }
-
-    /// Without its consumer a publish on that channel would cost the channel (406).
-    fn clear_direct(&self, inbox: ConsumerId) {
-        let mut direct = self.direct.write().unwrap_or_else(PoisonError::into_inner);
-        if direct.as_ref().is_some_and(|(id, _)| *id == inbox) {
-            *direct = None;
+        let slot = self.direct.read().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Slot::Taken(_, requests) => Some(requests.clone()),
+            Slot::Free | Slot::Reserved => None,
         }
+    }
+
+    /// The slot of the direct inbox, unless there is one already.
+    pub(crate) fn reserve_direct(self: &Arc<Self>) -> Option<Reservation> {
+        let mut slot = self.direct_slot();
+        if !matches!(*slot, Slot::Free) {
+            return None;
+        }
+        *slot = Slot::Reserved;
+        drop(slot);
+        Some(Reservation(Arc::clone(self)))
+    }
+
+    /// Takes no more requests for a consumer that has ended, if it is the direct inbox.
+    pub(crate) fn retire(&self, line: &Line) {
+        let mut slot = self.direct_slot();
+        if matches!(&*slot, Slot::Taken(inbox, _) if *inbox == line.id) {
+            *slot = Slot::Free;
+        }
+        drop(slot);
+        line.intake.close();
+    }
+
+    fn direct_slot(&self) -> std::sync::RwLockWriteGuard<'_, Slot> {
+        self.direct.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add_publisher(&self, task: JoinHandle<()>) {

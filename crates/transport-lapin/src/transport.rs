@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_broker::{
-    Confirms, DIRECT_REPLY_TO, DirectReplyTo, QueueDeclaration, direct_reply_to_is_safe,
-};
+use amqp_broker::{Confirms, DIRECT_REPLY_TO, QueueDeclaration, is_direct_reply_address};
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -25,10 +23,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::config::LapinConfig;
 use crate::consumer::LapinConsumer;
 use crate::convert;
+use crate::direct;
 use crate::error;
 use crate::home::{self, Home};
+use crate::intake::Intake;
 use crate::line::{Line, Settling};
-use crate::probe;
 use crate::publisher::{self, Outgoing};
 use crate::shared::Shared;
 
@@ -70,7 +69,7 @@ impl LapinTransport {
             let deadline = outgoing.deadline.into();
             let result = match tokio::time::timeout_at(deadline, line.send(outgoing)).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(shared.gone("publish")),
+                Ok(Err(_)) => Err(shared.no_intake()),
                 Err(_) => Err(publisher::too_late()),
             };
             let _ = sender.send(result);
@@ -111,6 +110,7 @@ impl Transport for LapinTransport {
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
+        ensure_named(&queue.name, "declare")?;
         let declaration = QueueDeclaration::of(queue).ok_or_else(|| {
             error::new(ErrorKind::Unsupported, "declare").with_detail("this kind of queue")
         })?;
@@ -137,6 +137,10 @@ impl Transport for LapinTransport {
     ) -> Result<Confirm, TransportError> {
         self.shared.ensure_open("publish")?;
         self.check_size(&message)?;
+        if is_direct_reply_address(to) {
+            let checked = direct::check(&self.shared, "publish", deadline).await;
+            checked.map_err(TransportError::unsent)?;
+        }
         let direct = if message.reply_to.as_ref() == Some(&DIRECT_REPLY_TO) {
             Some(self.shared.direct().ok_or_else(no_direct_inbox)?)
         } else {
@@ -148,7 +152,7 @@ impl Transport for LapinTransport {
                 let (verdict, confirm) = Confirm::open();
                 (Some(verdict), confirm)
             }
-            Confirms::Off => (None, Confirm::known(Ok(()))),
+            Confirms::Off => (None, Confirm::unrequested()),
         };
         let outgoing = Outgoing {
             to: to.clone(),
@@ -162,11 +166,14 @@ impl Transport for LapinTransport {
                 self.wait_for_room(line.clone(), outgoing).await?;
                 Ok(confirm)
             }
-            Err(TrySendError::Closed(_)) => Err(self.shared.gone("publish")),
+            Err(TrySendError::Closed(_)) => Err(self.shared.no_intake()),
         }
     }
 
     async fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {
+        if let Source::Queue(queue) = &options.source {
+            ensure_named(queue, "consume")?;
+        }
         let shared = Arc::clone(&self.shared);
         let consumer = self
             .shared
@@ -231,6 +238,7 @@ impl Transport for LapinTransport {
         if !line.end() {
             return Ok(());
         }
+        self.shared.retire(&line);
         let shared = Arc::clone(&self.shared);
         let cancelled = self.shared.verb("cancel", async move {
             shared.cancel(&line).await;
@@ -329,49 +337,31 @@ async fn consume_inbox(shared: &Shared) -> lapin::Result<(Line, lapin::Consumer)
 /// Direct replies come on the channel that published the request, so this one is on the
 /// publishing connection and has a publisher of its own.
 async fn consume_direct(shared: &Arc<Shared>) -> Result<(Line, lapin::Consumer), TransportError> {
-    check_direct(shared).await?;
+    let deadline = Instant::now() + shared.config.timeouts.verb;
+    direct::check(shared, "consume", deadline).await?;
+    let slot = shared.reserve_direct().ok_or_else(|| {
+        error::new(ErrorKind::Unsupported, "consume").with_detail(
+            "a direct inbox is open: all have one name, so a second one would take its requests",
+        )
+    })?;
     let failed = |error: lapin::Error| shared.failed("consume", &error);
     let channel = home::publish_channel(shared).await.map_err(failed)?;
     let name = convert::short(&DIRECT_REPLY_TO);
     let stream = subscribe(&channel, name, Settling::BySending).await;
     let stream = stream.map_err(failed)?;
+    let intake = Arc::<Intake>::default();
     let line = Line::new(
         DIRECT_REPLY_TO,
         Settling::BySending,
         channel.clone(),
         stream.clone(),
-    );
+    )
+    .with_intake(Arc::clone(&intake));
     let (outgoing, receiver) = mpsc::channel(publisher::ROOM);
-    let task = publisher::run(Arc::clone(shared), channel, receiver);
+    let task = publisher::run(Arc::clone(shared), channel, receiver, intake);
     shared.add_publisher(tokio::spawn(task));
-    shared.set_direct(line.id, outgoing);
+    slot.take(line.id, outgoing);
     Ok((line, stream))
-}
-
-async fn check_direct(shared: &Arc<Shared>) -> Result<(), TransportError> {
-    if shared.config.direct_reply_to == DirectReplyTo::Forced {
-        return Ok(());
-    }
-    let unsupported = || error::new(ErrorKind::Unsupported, "consume");
-    if shared.config.url.uses_tls() {
-        return Err(unsupported()
-            .with_detail("direct reply-to: the broker's version cannot be asked for over TLS"));
-    }
-    let url = shared.config.url.clone();
-    let deadline = Instant::now() + shared.config.timeouts.verb / 2;
-    let asked = tokio::task::spawn_blocking(move || probe::ask(&url, deadline)).await;
-    let server = asked
-        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
-        .map_err(|error| {
-            unsupported()
-                .with_detail("direct reply-to: the broker does not tell its version")
-                .with_source(error)
-        })?;
-    direct_reply_to_is_safe(&server.product, &server.version).map_err(|refused| {
-        unsupported()
-            .with_detail("direct reply-to")
-            .with_source(refused)
-    })
 }
 
 async fn subscribe(
@@ -392,4 +382,14 @@ fn no_direct_inbox() -> TransportError {
     error::new(ErrorKind::Misuse, "publish")
         .with_detail("no direct inbox is open")
         .unsent()
+}
+
+/// To the broker an empty name is one of its own choice, or that of the last declaration.
+fn ensure_named(queue: &ShortString, operation: &'static str) -> Result<(), TransportError> {
+    if queue.is_empty() {
+        return Err(
+            error::new(ErrorKind::Misuse, operation).with_detail("the name of the queue is empty")
+        );
+    }
+    Ok(())
 }

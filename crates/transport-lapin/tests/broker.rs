@@ -11,13 +11,14 @@ mod support;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use rpc_core::park::block_on;
 use rpc_core::{
-    Address, ConsumeOptions, ErrorKind, Fate, Inbox, Message, QueueKind, QueueSpec, ShortString,
-    Transport,
+    Address, Certainty, ConsumeOptions, ErrorKind, Fate, Inbox, Message, QueueKind, QueueSpec,
+    ShortString, Transport,
 };
 use transport_lapin::{Confirms, DirectReplyTo, LapinConfig};
 
@@ -262,6 +263,93 @@ fn a_direct_inbox_is_refused_exactly_where_the_broker_has_the_defect() {
     wait(publish(&transport, &queue, "still usable")).unwrap();
     wait(transport.close()).unwrap();
     assert_no_threads();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn a_made_up_direct_reply_address_does_not_cost_the_connection() {
+    let _alone = alone();
+    let transport = connected();
+    let made_up = Address::queue(ShortString::from_static("amq.rabbitmq.reply-to.x.y"));
+    for _ in 0..3 {
+        match wait(transport.publish(&made_up, Message::new("x"), soon())) {
+            Ok(confirm) => wait(confirm).unwrap(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+                assert_eq!(error.certainty(), Certainty::NotExecuted);
+                assert!(whole_text(&error).contains("direct reply-to"), "{error:?}");
+            }
+        }
+    }
+    let queue = queue(&transport);
+    wait(publish(&transport, &queue, "still usable")).unwrap();
+    wait(transport.close()).unwrap();
+    assert_no_threads();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn a_second_direct_inbox_is_refused_until_the_first_is_gone() {
+    let _alone = alone();
+    let transport = connect(LapinConfig::new(url()).with_direct_reply_to(DirectReplyTo::Forced));
+    let direct = || wait(transport.consume(ConsumeOptions::inbox(Inbox::Direct)));
+    let first = direct().unwrap();
+    assert_eq!(direct().unwrap_err().kind(), ErrorKind::Unsupported);
+    wait(transport.cancel(first.id())).unwrap();
+    let second = direct().unwrap();
+    assert_eq!(direct().unwrap_err().kind(), ErrorKind::Unsupported);
+    drop(second);
+    let third = direct().unwrap();
+    let begun = Instant::now();
+    wait(transport.close()).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_millis(250),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(third);
+    assert_no_threads();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn a_direct_inbox_that_is_closed_under_its_requests_costs_nothing_else() {
+    let _alone = alone();
+    let transport = connect(LapinConfig::new(url()).with_direct_reply_to(DirectReplyTo::Forced));
+    let queue = queue(&transport);
+    let to = Address::queue(queue.clone());
+    for _ in 0..10 {
+        let inbox = wait(transport.consume(ConsumeOptions::inbox(Inbox::Direct))).unwrap();
+        let mut request = Message::new(vec![0; 16 * 1024]);
+        request.reply_to = Some(inbox.queue().clone());
+        let confirms: Vec<_> = (0..500)
+            .map(|_| wait(transport.publish(&to, request.clone(), soon())).unwrap())
+            .collect();
+        wait(transport.cancel(inbox.id())).unwrap();
+        for confirm in confirms {
+            if let Err(error) = wait(confirm) {
+                assert_eq!(error.kind(), ErrorKind::Closed);
+                assert_eq!(error.certainty(), Certainty::NotExecuted, "{error:?}");
+            }
+        }
+        wait(publish(&transport, &queue, "still usable")).unwrap();
+    }
+    wait(transport.close()).unwrap();
+    assert_no_threads();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn a_queue_without_a_name_is_misuse() {
+    let _alone = alone();
+    let transport = connected();
+    let nameless = QueueSpec::new(ShortString::default(), QueueKind::Durable);
+    let error = wait(transport.declare(&nameless)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    let nameless = ConsumeOptions::queue(ShortString::default(), NonZeroU16::MIN);
+    let error = wait(transport.consume(nameless)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misuse);
+    wait(transport.close()).unwrap();
 }
 
 #[test]

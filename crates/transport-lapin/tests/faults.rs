@@ -88,6 +88,86 @@ fn a_lost_connection_ends_everything_with_its_cause() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn replies_that_have_arrived_outlive_the_connection() {
+    let _alone = alone();
+    let proxy = Proxy::start();
+    let (transport, peer) = (connect(LapinConfig::new(proxy.url())), connected());
+    let mut inbox = wait(transport.consume(ConsumeOptions::inbox(Inbox::Exclusive))).unwrap();
+    let queue = queue(&transport);
+    let mut work = consume(&transport, &queue, 1_000);
+    for body in ["1", "2", "3"] {
+        wait(publish(&peer, inbox.queue(), body)).unwrap();
+    }
+    // Behind the replies on the same connection, so they have arrived when these have.
+    for _ in 0..100 {
+        wait(publish(&peer, &queue, "x")).unwrap();
+        recv(&mut *work);
+    }
+    proxy.cut(0);
+    while wait(transport.publish(&Address::queue(queue.clone()), Message::new("x"), soon())).is_ok()
+    {
+        thread::yield_now();
+    }
+    for body in ["1", "2", "3"] {
+        assert_eq!(&recv(&mut *inbox).message.body[..], body.as_bytes());
+    }
+    assert_eq!(wait(inbox.recv()).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(wait(inbox.recv()).unwrap().is_none());
+    assert_eq!(wait(work.recv()).unwrap_err().kind(), ErrorKind::Closed);
+    wait(transport.close()).unwrap();
+    wait(peer.close()).unwrap();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn a_broker_that_reads_no_more_is_felt_also_by_messages_without_a_body() {
+    let _alone = alone();
+    let proxy = Proxy::start();
+    let transport = connect(LapinConfig::new(proxy.url()));
+    let to = Address::queue(name("nobody"));
+    let mut message = Message::new("");
+    message.headers.insert("filler", "x".repeat(8_000)).unwrap();
+    proxy.set_deaf(true);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let refused = (0..20_000).find_map(|_| {
+        let published = wait(transport.publish(&to, message.clone(), deadline));
+        published.err()
+    });
+    let error = refused.expect("the socket and lapin took them all");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.certainty(), Certainty::NotExecuted);
+    proxy.set_deaf(false);
+    wait(wait(transport.publish(&to, message, soon())).unwrap()).unwrap_err();
+    wait(transport.close()).unwrap();
+    assert_no_threads();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn closing_does_not_wait_for_the_version_of_a_silent_broker() {
+    let _alone = alone();
+    let proxy = Proxy::start();
+    let timeouts = Timeouts::default().with_close(Duration::from_millis(100));
+    let transport = connect(LapinConfig::new(proxy.url()).with_timeouts(timeouts));
+    let direct = Address::queue(ShortString::from_static("amq.rabbitmq.reply-to.x.y"));
+    proxy.hole();
+    let hurried = Instant::now() + Duration::from_millis(50);
+    let error = wait(transport.publish(&direct, Message::new("x"), hurried)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.certainty(), Certainty::NotExecuted);
+    thread::scope(|scope| {
+        let publish = || wait(transport.publish(&direct, Message::new("x"), soon())).unwrap_err();
+        let waiter = scope.spawn(publish);
+        let begun = Instant::now();
+        wait(transport.close()).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert_no_threads();
+        assert_eq!(waiter.join().unwrap().kind(), ErrorKind::Closed);
+    });
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
 fn a_silent_broker_holds_up_neither_a_verb_nor_the_close() {
     let _alone = alone();
     let proxy = Proxy::start();

@@ -44,7 +44,9 @@ impl Refusal {
             TransportError::new(self.kind(), "memory", operation).with_detail(self.to_string());
         match self {
             // Nothing of these has been put anywhere, and nothing will be.
-            Self::Closed | Self::Full { .. } | Self::NoExchange(_) | Self::Severed => error.unsent(),
+            Self::Closed | Self::Full { .. } | Self::NoExchange(_) | Self::Severed => {
+                error.unsent()
+            }
             _ => error,
         }
     }

@@ -144,13 +144,13 @@ impl Client {
         Ok(())
     }
 
-    /// Ends all open calls. There is nothing that could be done about an error.
+    /// Ends all open calls.
     pub(crate) fn close(&self) {
-        let _ = match self {
+        match self {
             #[cfg(feature = "async")]
             Self::Async(client, runtime) => runtime.block_on(client.close()),
             Self::Blocking(client) => client.close(),
-        };
+        }
     }
 }
 

@@ -29,6 +29,9 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
     }
     say(" [x] Awaiting RPC requests")?;
     let end = wait(&mut worker, || stop.load(Ordering::Relaxed));
+    if let End::Told = end {
+        eprintln!("stopping: what has begun is finished first; a second signal stops at once");
+    }
     let report = worker.drain(grace(&end));
     link.close();
     say(Stopped(report))?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Consumer, Transport, cancel};
-use crate::client::{CallOptions, ClientOptions, Inlet, OpenCall, Stub};
+use crate::client::{CallOptions, ClientOptions, GIVE_UP, Inlet, OpenCall, Stub};
 use crate::{ConsumeOptions, park};
 
 /// Calls a service over any blocking [`Transport`].
@@ -127,12 +127,17 @@ impl<T: Transport> Client<T> {
 
     /// Ends all open calls and gives the reply address up, for all clones.
     ///
-    /// # Errors
-    ///
-    /// Those of [`Transport::cancel`]. The calls have ended in any case.
-    pub fn close(&self) -> Result<(), TransportError> {
-        self.shared.stub.table.close();
-        self.shared.transport.cancel(self.shared.inbox)
+    /// Takes a second at most. A broker that does not answer within it keeps the reply address until
+    /// the transport is closed.
+    pub fn close(&self) {
+        let Shared {
+            transport,
+            stub,
+            inbox,
+        } = &*self.shared;
+        stub.table.close();
+        // Disconnected when it is done.
+        let _ = cancel(transport, *inbox).recv_timeout(GIVE_UP);
     }
 }
 

@@ -6,7 +6,7 @@ mod server;
 mod transport;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rpc_proto::ConsumerId;
@@ -15,19 +15,23 @@ pub use self::client::Client;
 pub use self::server::Server;
 pub use self::transport::{Consumer, Transport};
 
-/// Cancels a consumer in the background, which wakes the thread that sits in its `recv`.
+/// Cancels a consumer in the background, which wakes the thread that sits in its `recv`; what is
+/// returned is disconnected when that is done.
 ///
 /// Not on this thread: it may be one of a runtime, where an adapted transport must not block, and
 /// it should not wait for a broker that does not answer. An error means that the transport has
 /// ended, and has woken that thread itself.
-fn cancel<T: Transport>(transport: &Arc<T>, consumer: ConsumerId) {
+fn cancel<T: Transport>(transport: &Arc<T>, consumer: ConsumerId) -> mpsc::Receiver<()> {
     let background = Arc::clone(transport);
+    let (done, when_done) = mpsc::channel();
     let spawned = thread::Builder::new()
         .name("rpc-cancel".into())
         .spawn(move || {
             let _ = background.cancel(consumer);
+            drop(done);
         });
     if spawned.is_err() {
         let _ = transport.cancel(consumer);
     }
+    when_done
 }

@@ -9,8 +9,9 @@ use rpc_proto::{CallError, ConsumerId, TransportError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
-use super::{CallOptions, ClientOptions, Inlet, OpenCall, Stub};
+use super::{CallOptions, ClientOptions, GIVE_UP, Inlet, OpenCall, Stub};
 use crate::{ConsumeOptions, Consumer, Transport};
 
 /// Calls a service over any [`Transport`].
@@ -139,14 +140,19 @@ impl<T: Transport> Client<T> {
 
     /// Ends all open calls and gives the reply address up, for all clones.
     ///
-    /// # Errors
-    ///
-    /// Those of [`Transport::cancel`]. The calls have ended in any case.
-    pub async fn close(&self) -> Result<(), TransportError> {
-        self.shared.stub.table.close();
-        let cancelled = self.shared.transport.cancel(self.shared.inbox).await;
-        self.shared.receiver.abort();
-        cancelled
+    /// Takes a second at most. A broker that does not answer within it keeps the reply address until
+    /// the transport is closed.
+    pub async fn close(&self) {
+        let Shared {
+            transport,
+            stub,
+            inbox,
+            receiver,
+        } = &*self.shared;
+        stub.table.close();
+        // An error means that the transport has ended, and the consumer with it.
+        let _ = timeout(GIVE_UP, transport.cancel(*inbox)).await;
+        receiver.abort();
     }
 }
 

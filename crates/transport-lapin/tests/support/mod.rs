@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU16;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -159,6 +159,8 @@ pub(crate) struct Relay {
     /// Client and broker side of each connection, in the order they came.
     pairs: Mutex<Vec<(TcpStream, TcpStream)>>,
     hole: std::sync::atomic::AtomicBool,
+    deaf: Mutex<bool>,
+    hears: Condvar,
 }
 
 impl Proxy {
@@ -176,8 +178,17 @@ impl Proxy {
                 }
                 let ends = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 relay.pairs.lock().unwrap().push(ends);
-                pump(near.try_clone().unwrap(), far.try_clone().unwrap(), None);
-                pump(far, near, Some(Arc::clone(&relay)));
+                let (near2, far2) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                let ears = Arc::clone(&relay);
+                pump(near2, far2, move || {
+                    let deaf = ears.deaf.lock().unwrap();
+                    drop(ears.hears.wait_while(deaf, |deaf| *deaf).unwrap());
+                    true
+                });
+                let mouth = Arc::clone(&relay);
+                pump(far, near, move || {
+                    !mouth.hole.load(std::sync::atomic::Ordering::SeqCst)
+                });
             }
         });
         Self { port, state }
@@ -196,6 +207,12 @@ impl Proxy {
             .store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// The broker reads nothing any more, or goes on reading.
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        *self.state.deaf.lock().unwrap() = deaf;
+        self.state.hears.notify_all();
+    }
+
     pub(crate) fn cut(&self, number: usize) {
         let pairs = self.state.pairs.lock().unwrap();
         for stream in [&pairs[number].0, &pairs[number].1] {
@@ -204,14 +221,12 @@ impl Proxy {
     }
 }
 
-pub(crate) fn pump(mut from: TcpStream, mut to: TcpStream, relay: Option<Arc<Relay>>) {
+/// Relays as long as it can, what `passes` when it has been read.
+fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool + Send + 'static) {
     thread::spawn(move || {
         let mut buffer = [0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let hole = relay
-                .as_ref()
-                .is_some_and(|relay| relay.hole.load(std::sync::atomic::Ordering::SeqCst));
-            if !hole && to.write_all(&buffer[..count]).is_err() {
+            if passes() && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
