@@ -80,6 +80,7 @@ impl Transport for PostTransport {
             Some(known) if passive || known.kind == Some(*kind) => Ok(()),
             Some(_) => Err(error(ErrorKind::Conflict, "declare", name)),
             None if passive => Err(error(ErrorKind::NotFound, "declare", name)),
+            None if name.is_empty() => Err(error(ErrorKind::Misuse, "declare", "no name")),
             None => {
                 queues.entry(name.clone()).or_default().kind = Some(*kind);
                 Ok(())
