@@ -46,6 +46,10 @@ impl Failure {
             }
             Self::Serve(error) => format!("{}: {}", error.kind().code(), chain(error)),
             Self::Call(error) => call_error_line(error),
+            // Whoever reads our output has read enough: `… | head` is no error to speak of.
+            Self::System(_, error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return ExitCode::FAILURE;
+            }
             Self::System(what, error) => format!("INTERNAL: {what}: {}", chain(error)),
         };
         eprintln!("error: {line}");
