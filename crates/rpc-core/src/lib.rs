@@ -57,6 +57,8 @@ pub mod blocking;
 mod client;
 pub mod codec;
 mod confirm;
+#[cfg(feature = "tokio")]
+mod connector;
 mod options;
 pub mod park;
 mod router;
@@ -69,7 +71,8 @@ mod transport;
 pub use rpc_proto as proto;
 pub use rpc_proto::{
     AckToken, Address, CallError, Certainty, Code, ConsumerId, Delivery, DeliveryMode, ErrorKind,
-    Expiration, HeaderValue, Headers, Message, Origin, Reason, ShortString, Status, TransportError,
+    Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason, ShortString, Status,
+    TransportError,
 };
 
 #[cfg(feature = "tokio")]
@@ -77,6 +80,8 @@ pub use self::client::Client;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use self::client::{CallOptions, ClientOptions};
 pub use self::confirm::{Confirm, Verdict};
+#[cfg(feature = "tokio")]
+pub use self::connector::{ConnectWith, Connector};
 pub use self::options::{ConsumeOptions, Fate, Inbox, QueueKind, QueueSpec, Source};
 pub use self::router::Router;
 #[cfg(feature = "tokio")]

@@ -10,6 +10,9 @@ use crate::{Certainty, Code};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The broker takes no messages from publishers now: it is short of memory or disk. Trying again
+    /// MAY succeed once it has recovered.
+    Blocked,
     /// The transport has ended, or its connection was lost. A new one MAY succeed.
     Closed,
     /// The queue exists with other arguments. The operator must delete it or ask for those.
@@ -46,7 +49,9 @@ impl ErrorKind {
     #[must_use]
     pub const fn code(self) -> Code {
         match self {
-            Self::Closed | Self::Connect | Self::NoRoute | Self::Timeout => Code::Unavailable,
+            Self::Blocked | Self::Closed | Self::Connect | Self::NoRoute | Self::Timeout => {
+                Code::Unavailable
+            }
             Self::Conflict | Self::NotFound | Self::Unsupported => Code::FailedPrecondition,
             Self::Denied => Code::PermissionDenied,
             Self::Misuse | Self::Other => Code::Internal,
@@ -57,6 +62,7 @@ impl ErrorKind {
 
     const fn words(self) -> &'static str {
         match self {
+            Self::Blocked => "the broker blocks publishers",
             Self::Closed => "connection closed",
             Self::Conflict => "queue exists with other arguments",
             Self::Connect => "cannot connect",
@@ -152,7 +158,8 @@ impl TransportError {
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match self.0.kind {
-            ErrorKind::Misuse
+            ErrorKind::Blocked
+            | ErrorKind::Misuse
             | ErrorKind::NoRoute
             | ErrorKind::TooLarge
             | ErrorKind::Unsupported => Certainty::NotExecuted,

@@ -6,11 +6,12 @@
 //! and acknowledged. Time comes in as an argument, random ids come in as arguments, and the
 //! drivers in `rpc-core` do the I/O.
 //!
-//! Two machines, each in the style that fits it:
+//! Three machines, each in the style that fits it:
 //!
 //! * [`client::Calls`] multiplexes many calls over time, so it is driven by events. `handle_*`
 //!   takes what happened, `poll_*` says what to do now, plain verbs are commands, plain nouns are
 //!   getters.
+//! * [`link::Link`] says when to make the next transport after one was lost.
 //! * [`server::Acceptor`] turns one delivery into one [`server::Job`], whose steps have a fixed
 //!   order, so each step is a type. The acknowledgement can only be had from a
 //!   [`server::AfterReply`], and that only by taking the reply out first.
@@ -24,6 +25,8 @@ mod correlation;
 mod deadline;
 mod error;
 mod headers;
+mod jitter;
+pub mod link;
 mod message;
 mod reason;
 pub mod server;
@@ -40,4 +43,4 @@ pub use headers::{HeaderValue, Headers, HeadersTooLarge};
 pub use message::{AckToken, ConsumerId, Delivery, DeliveryMode, Expiration, Message};
 pub use reason::Reason;
 pub use short_string::{ShortString, TooLong};
-pub use status::{Certainty, Code, Origin, Status};
+pub use status::{Certainty, Code, Origin, Pushback, Status};

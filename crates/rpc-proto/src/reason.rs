@@ -58,24 +58,36 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// The broker takes no messages from publishers now, and the call was not to wait for it.
+    BrokerBlocked = "BROKER_BLOCKED", Unavailable, NotExecuted;
+    /// There is no connection to the broker now, and the call was not to wait for one.
+    BrokerDown = "BROKER_DOWN", Unavailable, NotExecuted;
     /// The broker does not answer for the request: a negative confirm.
     BrokerRefused = "BROKER_REFUSED", ResourceExhausted, MaybeExecuted;
     /// The caller closed its client.
     ClientClosed = "CLIENT_CLOSED", Cancelled, MaybeExecuted;
     /// The connection ended with the call open.
     ConnectionLost = "CONNECTION_LOST", Unavailable, MaybeExecuted;
+    /// The worker stops, and had not begun with the request.
+    Draining = "DRAINING", Unavailable, NotExecuted;
     /// The deadline had passed before the handler could start.
     Expired = "EXPIRED", DeadlineExceeded, NotExecuted;
+    /// The handler was stopped because its caller gave up.
+    HandlerCancelled = "HANDLER_CANCELLED", Cancelled, Executed;
     /// The handler panicked.
     HandlerPanicked = "HANDLER_PANICKED", Internal, Executed;
     /// The handler was stopped at the deadline.
     HandlerTimedOut = "HANDLER_TIMED_OUT", DeadlineExceeded, Executed;
+    /// The request has come through too many services: they call each other in a circle.
+    HopLimit = "HOP_LIMIT", FailedPrecondition, NotExecuted;
     /// The body of the message is over the limit.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, NotExecuted;
     /// No queue has this name: nobody listens.
     NoRoute = "NO_ROUTE", Unavailable, NotExecuted;
     /// Nothing was handed to the broker.
     NotSent = "NOT_SENT", Unavailable, NotExecuted;
+    /// The request ended the process of too many workers, and is not tried again.
+    Poison = "POISON", Aborted, MaybeExecuted;
     /// The reply is over the limit.
     ReplyTooLarge = "REPLY_TOO_LARGE", ResourceExhausted, Executed;
     /// The reply could not be understood.
@@ -86,6 +98,8 @@ reasons! {
     RequestUndecodable = "REQUEST_UNDECODABLE", InvalidArgument, NotExecuted;
     /// The arguments could not be put into the encoding of the client.
     RequestUnencodable = "REQUEST_UNENCODABLE", InvalidArgument, NotExecuted;
+    /// The service is overloaded, and refused the request to keep up with the others.
+    Shed = "SHED", ResourceExhausted, NotExecuted;
     /// Too many calls are open already.
     TooManyInFlight = "TOO_MANY_IN_FLIGHT", ResourceExhausted, NotExecuted;
     /// The transport failed at something that may have reached the broker.

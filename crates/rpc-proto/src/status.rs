@@ -1,6 +1,7 @@
 //! What a failed call says of itself: a code, who failed it, and whether it ran.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::Reason;
 
@@ -158,6 +159,40 @@ impl fmt::Display for Origin {
     }
 }
 
+/// When a caller may try again, as the service wants it: it knows its load, and the caller does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a retry must decide on both")]
+pub enum Pushback {
+    /// After this long, and not before.
+    After(Duration),
+    /// Not at all.
+    Never,
+}
+
+impl Pushback {
+    /// As it travels: whole milliseconds, rounded up; -1 for never.
+    #[must_use]
+    pub fn to_millis(self) -> i64 {
+        match self {
+            Self::After(wait) => {
+                i64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+            }
+            Self::Never => -1,
+        }
+    }
+
+    /// Reads a number of milliseconds. A negative one, or none, means never, as in gRPC: what cannot
+    /// be understood was meant to hold the caller back.
+    #[must_use]
+    pub fn from_millis(millis: Option<i64>) -> Self {
+        millis
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map_or(Self::Never, |millis| {
+                Self::After(Duration::from_millis(millis))
+            })
+    }
+}
+
 /// An error answer, as a handler gives it and as it comes back to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -166,6 +201,7 @@ pub struct Status {
     message: String,
     origin: Origin,
     reason: Option<Reason>,
+    pushback: Option<Pushback>,
     /// An earlier delivery of the same request may have run, whatever became of this one.
     redelivered: bool,
 }
@@ -183,6 +219,7 @@ impl Status {
             message: cut(message.into()),
             origin: Origin::Handler,
             reason: None,
+            pushback: None,
             redelivered: false,
         }
     }
@@ -195,6 +232,7 @@ impl Status {
             message: cut(message.into()),
             origin: Origin::Framework,
             reason: Some(reason),
+            pushback: None,
             redelivered: false,
         }
     }
@@ -209,6 +247,13 @@ impl Status {
     #[must_use]
     pub fn out_of_range(message: impl Into<String>) -> Self {
         Self::new(Code::OutOfRange, message)
+    }
+
+    /// The same error, with word on when the caller may try again.
+    #[must_use]
+    pub const fn with_pushback(mut self, pushback: Pushback) -> Self {
+        self.pushback = Some(pushback);
+        self
     }
 
     /// The same error, as the answer of a handler, whoever said it first.
@@ -242,6 +287,7 @@ impl Status {
             message: cut(message),
             origin,
             reason,
+            pushback: None,
             redelivered: false,
         }
     }
@@ -268,6 +314,12 @@ impl Status {
     #[must_use]
     pub const fn reason(&self) -> Option<&Reason> {
         self.reason.as_ref()
+    }
+
+    /// When the caller may try again, if the service said.
+    #[must_use]
+    pub const fn pushback(&self) -> Option<Pushback> {
+        self.pushback
     }
 
     /// Whether the handler ran.

@@ -6,11 +6,38 @@
 
 use bytes::Bytes;
 
-use crate::{Code, HeaderValue, Headers, Message, Origin, Reason, ShortString, Status};
+use crate::{Code, HeaderValue, Headers, Message, Origin, Pushback, Reason, ShortString, Status};
 
 /// The `type` of every reply. A message that carries it is never taken for a request, which is what
 /// stops a reply sent to a service's own queue from being answered in turn, for ever.
 pub const REPLY_TYPE: ShortString = ShortString::from_static("rpc.reply");
+
+/// The `type` by which a worker tells the caller that its request has been running for a while, and,
+/// in `reply_to`, where a [`CANCEL_TYPE`] for it may be sent. Only to callers that asked with
+/// [`NOTICES`]: a plain peer would take it for the reply.
+pub const STARTED_TYPE: ShortString = ShortString::from_static("rpc.started");
+
+/// The `type` by which a caller tells the worker that nobody awaits the reply any more.
+pub const CANCEL_TYPE: ShortString = ShortString::from_static("rpc.cancel");
+
+/// Header of a request: which attempt of its call this is, from 1. Absent means 1.
+pub const ATTEMPT: &str = "x-rpc-attempt";
+/// Header of a request: when it is of no use any more, in milliseconds of Unix time. Only a hint,
+/// since two clocks are involved.
+pub const DEADLINE_MS: &str = "x-rpc-deadline-ms";
+/// Header of a request: how many services it has come through. Absent means 0.
+pub const HOPS: &str = "x-rpc-hops";
+/// Header of a request: the caller understands [`STARTED_TYPE`].
+pub const NOTICES: &str = "x-rpc-notices";
+/// Header of a request: the time that the call had when this attempt was published, in
+/// milliseconds.
+pub const TIMEOUT_MS: &str = "x-rpc-timeout-ms";
+/// Header of a request: the trace it belongs to, as the W3C defines it. Passed on and never read.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Header of an error reply: how many milliseconds to wait before the next attempt. A negative one,
+/// or none that can be read, means that there shall be none.
+pub const PUSHBACK: &str = "x-rpc-retry-pushback-ms";
 
 /// Header of an error reply: the number of its [`Code`].
 pub const STATUS: &str = "x-rpc-status";
@@ -55,6 +82,9 @@ pub fn encode_status(status: &Status) -> Message {
     let _ = headers.insert(ORIGIN, origin);
     if let Some(reason) = status.reason() {
         let _ = headers.insert(REASON, reason.as_str());
+    }
+    if let Some(pushback) = status.pushback() {
+        let _ = headers.insert(PUSHBACK, pushback.to_millis());
     }
     if status.is_of_redelivered() {
         let _ = headers.insert(REDELIVERED, HeaderValue::Flag(true));
@@ -107,7 +137,15 @@ pub fn decode_reply(message: Message) -> Result<Reply, Status> {
         str::to_owned,
     );
     let redelivered = message.headers.get(REDELIVERED).is_some();
-    Err(Status::received(code, said, origin, reason).of_redelivered(redelivered))
+    let pushback = message
+        .headers
+        .get(PUSHBACK)
+        .map(|value| Pushback::from_millis(value.as_int()));
+    let mut status = Status::received(code, said, origin, reason).of_redelivered(redelivered);
+    if let Some(pushback) = pushback {
+        status = status.with_pushback(pushback);
+    }
+    Err(status)
 }
 
 /// The media type of a `content_type`, without parameters such as `charset`.
@@ -122,6 +160,8 @@ pub fn media_type(content_type: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -158,6 +198,33 @@ mod tests {
         let mut message = Message::new("1");
         message.headers.insert(STATUS, "fine, thanks").unwrap();
         assert_eq!(decode_reply(message).unwrap_err().code(), Code::Internal);
+    }
+
+    #[test]
+    fn what_is_no_time_to_wait_means_do_not_try_again() {
+        for (value, read) in [
+            (
+                HeaderValue::Int(250),
+                Pushback::After(Duration::from_millis(250)),
+            ),
+            (
+                HeaderValue::from("250"),
+                Pushback::After(Duration::from_millis(250)),
+            ),
+            (HeaderValue::Int(-1), Pushback::Never),
+            (HeaderValue::from("soon"), Pushback::Never),
+        ] {
+            let mut message = encode_status(&Status::framework(Reason::Shed, "busy"));
+            message.headers.insert(PUSHBACK, value).unwrap();
+            assert_eq!(decode_reply(message).unwrap_err().pushback(), Some(read));
+        }
+    }
+
+    #[test]
+    fn a_push_back_survives_the_wire() {
+        let pushback = Pushback::After(Duration::from_millis(40));
+        let sent = Status::framework(Reason::Shed, "busy").with_pushback(pushback);
+        assert_eq!(decode_reply(encode_status(&sent)).unwrap_err(), sent);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The blocking face: the same nouns as the async one, with threads and without a runtime.
 
 mod client;
+mod connector;
 mod progress;
 mod server;
 mod transport;
@@ -12,6 +13,7 @@ use std::thread;
 use rpc_proto::ConsumerId;
 
 pub use self::client::Client;
+pub use self::connector::{ConnectWith, Connector};
 pub use self::server::Server;
 pub use self::transport::{Consumer, Transport};
 

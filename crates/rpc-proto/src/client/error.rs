@@ -88,6 +88,7 @@ impl CallError {
             } => Reason::Unconfirmed,
             Self::NotSent(_) => Reason::NotSent,
             Self::Publish(error) => match error.kind() {
+                ErrorKind::Blocked => Reason::BrokerBlocked,
                 ErrorKind::NoRoute => Reason::NoRoute,
                 ErrorKind::Refused => Reason::BrokerRefused,
                 ErrorKind::TooLarge => Reason::MessageTooLarge,

@@ -1,0 +1,413 @@
+//! The link machine: when to make the next transport after one was lost, and from which address.
+//!
+//! ```text
+//!              poll: Dial                 handle_up
+//!  waiting ───────────────▶ dialling ─────────────────▶ up, generation n
+//!     ▲                        │ handle_failed             │ handle_lost
+//!     └────────────────────────┴───────────────────────────┘
+//!                                   close ──▶ closed
+//! ```
+//!
+//! A transport is one connection's worth of life. What a client or a server does over many of them
+//! hangs on the [`Generation`]: replies, calls and acknowledgement tokens belong to one, and what
+//! comes from an earlier one is too late.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::jitter::Jitter;
+use crate::{ErrorKind, TransportError, deadline_after};
+
+/// The number of a transport in the life of a link, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The first one, which is also the only one of a transport that was made elsewhere.
+    pub const FIRST: Self = Self(1);
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How a link comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backoff {
+    /// The longest wait after the first failed round over all addresses. It doubles with each.
+    pub first: Duration,
+    /// The longest wait at all. Two seconds keep a thousand clients below a thousand attempts a
+    /// second, and bring everybody back within three of the broker's return.
+    pub longest: Duration,
+    /// The longest wait when it is the operator who must act: a wrong password, no permission, a
+    /// queue of other arguments. Brokers and their logs do not thank for more.
+    pub longest_refused: Duration,
+    /// How long a connection must have held before the waits begin small again.
+    pub healthy_after: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(2),
+            longest_refused: Duration::from_secs(30),
+            healthy_after: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whether there is a connection, for people and programs to watch.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// The owner has ended it.
+    Closed,
+    /// There is none yet, or none any more, and one is being made.
+    Connecting {
+        /// Attempts that have failed since the last connection.
+        failed: u32,
+        /// Why there is none; nothing at the very beginning.
+        cause: Option<TransportError>,
+    },
+    /// There is none any more, and nobody makes another: the transport was given to us ready-made.
+    Lost(TransportError),
+    /// There is one.
+    Up(Generation),
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a driver must handle all of them")]
+pub enum Step {
+    /// Make a transport from this endpoint and set up on it what belongs there; then
+    /// [`Link::handle_up`] or [`Link::handle_failed`].
+    Dial(usize),
+    /// Nothing until then.
+    Wait(Instant),
+    /// Nothing until something happens: it is up, or being dialled.
+    Watch,
+    /// Nothing any more.
+    Stop,
+}
+
+/// The life of a client or a server over its transports.
+#[derive(Debug)]
+pub struct Link {
+    backoff: Backoff,
+    /// None: there will be no other transport than the first.
+    endpoints: usize,
+    endpoint: usize,
+    jitter: Jitter,
+    generation: Generation,
+    phase: Phase,
+    /// Attempts since a connection last held, and of them those since the last connection.
+    attempts: u32,
+    failed: u32,
+    cause: Option<TransportError>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Closed,
+    Dialling,
+    Lost,
+    Up { since: Instant },
+    Waiting { until: Instant },
+}
+
+impl Link {
+    /// A link that has not been up yet, to one of so many endpoints, at least one. Which comes first is left to
+    /// chance, so that many clients spread over a cluster.
+    #[must_use]
+    pub fn new(endpoints: usize, backoff: Backoff, seed: u64, now: Instant) -> Self {
+        let mut jitter = Jitter::new(seed);
+        let endpoints = endpoints.max(1);
+        Self {
+            backoff,
+            endpoints,
+            endpoint: jitter.below(endpoints),
+            jitter,
+            generation: Generation::default(),
+            phase: Phase::Waiting { until: now },
+            attempts: 0,
+            failed: 0,
+            cause: None,
+        }
+    }
+
+    /// The link of a transport that was made elsewhere: up, and lost for good when that is.
+    #[must_use]
+    pub fn given(now: Instant) -> Self {
+        let mut link = Self::new(1, Backoff::default(), 0, now);
+        link.endpoints = 0;
+        link.generation = Generation::FIRST;
+        link.phase = Phase::Up { since: now };
+        link
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn poll(&mut self, now: Instant) -> Step {
+        match self.phase {
+            Phase::Closed | Phase::Lost => Step::Stop,
+            Phase::Dialling | Phase::Up { .. } => Step::Watch,
+            Phase::Waiting { until } if until > now => Step::Wait(until),
+            Phase::Waiting { .. } => {
+                self.phase = Phase::Dialling;
+                Step::Dial(self.endpoint)
+            }
+        }
+    }
+
+    /// The transport is there, and all that belongs on it. Returns its generation; nothing when the
+    /// link was closed meanwhile, and then the transport is to be closed too.
+    pub fn handle_up(&mut self, now: Instant) -> Option<Generation> {
+        if !matches!(self.phase, Phase::Dialling) {
+            return None;
+        }
+        self.phase = Phase::Up { since: now };
+        self.generation = self.generation.next();
+        self.failed = 0;
+        self.cause = None;
+        Some(self.generation)
+    }
+
+    /// The transport could not be made, or could not be set up.
+    pub fn handle_failed(&mut self, now: Instant, cause: TransportError) {
+        if !matches!(self.phase, Phase::Dialling) {
+            return;
+        }
+        self.failed = self.failed.saturating_add(1);
+        self.retreat(now, cause);
+    }
+
+    /// The transport of this generation has ended. Tells whether that was news.
+    pub fn handle_lost(
+        &mut self,
+        now: Instant,
+        generation: Generation,
+        cause: TransportError,
+    ) -> bool {
+        let Phase::Up { since } = self.phase else {
+            return false;
+        };
+        if generation != self.generation {
+            return false;
+        }
+        // A connection that never holds must not be made anew as fast as it is lost.
+        if now.saturating_duration_since(since) >= self.backoff.healthy_after {
+            self.attempts = 0;
+        }
+        if self.endpoints == 0 {
+            self.phase = Phase::Lost;
+            self.cause = Some(cause);
+        } else {
+            self.retreat(now, cause);
+        }
+        true
+    }
+
+    /// The owner ends it.
+    pub fn close(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn state(&self) -> LinkState {
+        match self.phase {
+            Phase::Closed => LinkState::Closed,
+            Phase::Up { .. } => LinkState::Up(self.generation),
+            Phase::Lost => LinkState::Lost(self.cause.clone().unwrap_or_else(gone)),
+            Phase::Dialling | Phase::Waiting { .. } => LinkState::Connecting {
+                failed: self.failed,
+                cause: self.cause.clone(),
+            },
+        }
+    }
+
+    /// The next address, after a wait that grows with each round over all of them.
+    fn retreat(&mut self, now: Instant, cause: TransportError) {
+        let refused = needs_operator(cause.kind());
+        let longest = if refused {
+            self.backoff.longest_refused
+        } else {
+            self.backoff.longest
+        };
+        let round = self.attempts / u32::try_from(self.endpoints).unwrap_or(u32::MAX);
+        let doubled = self.backoff.first.saturating_mul(1 << round.min(16));
+        let most = doubled.min(longest);
+        // Half of it for certain, so that nobody hammers; half by chance, so that all keep apart.
+        let wait = self.jitter.between(most / 2, most);
+        self.attempts = self.attempts.saturating_add(1);
+        self.endpoint = (self.endpoint + 1) % self.endpoints;
+        self.phase = Phase::Waiting {
+            until: deadline_after(now, wait),
+        };
+        self.cause = Some(cause);
+    }
+}
+
+fn gone() -> TransportError {
+    TransportError::new(ErrorKind::Closed, "rpc", "link")
+}
+
+/// Whether only a person can mend what failed: trying again at once is of no use then.
+#[must_use]
+pub const fn needs_operator(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Conflict
+            | ErrorKind::Denied
+            | ErrorKind::Misuse
+            | ErrorKind::NotFound
+            | ErrorKind::Unauthenticated
+            | ErrorKind::Unsupported
+    )
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a moment to begin at; it moves by hand"
+)]
+mod tests {
+    use super::*;
+
+    fn cause(kind: ErrorKind) -> TransportError {
+        TransportError::new(kind, "test", "connect")
+    }
+
+    fn link(endpoints: usize) -> (Link, Instant) {
+        let now = Instant::now();
+        (Link::new(endpoints, Backoff::default(), 1, now), now)
+    }
+
+    /// Fails the attempt that is due, and tells how long the next one has to wait.
+    fn fail(link: &mut Link, now: &mut Instant, kind: ErrorKind) -> Duration {
+        assert!(matches!(link.poll(*now), Step::Dial(_)));
+        link.handle_failed(*now, cause(kind));
+        let Step::Wait(until) = link.poll(*now) else {
+            panic!("a failed attempt is followed by a wait");
+        };
+        let wait = until - *now;
+        *now = until;
+        wait
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_never_vanish() {
+        let (mut link, mut now) = link(1);
+        for round in 0..40 {
+            let wait = fail(&mut link, &mut now, ErrorKind::Connect);
+            let most = Duration::from_millis(100 << round.min(16)).min(Duration::from_secs(2));
+            assert!(wait >= most / 2 && wait <= most, "{round}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_operator_must_act_the_waits_grow_longer() {
+        let (mut link, mut now) = link(1);
+        let last = (0..20)
+            .map(|_| fail(&mut link, &mut now, ErrorKind::Unauthenticated))
+            .last();
+        assert!(last.unwrap() >= Duration::from_secs(15));
+    }
+
+    #[test]
+    fn all_addresses_are_tried_before_the_waits_grow() {
+        let (mut link, mut now) = link(3);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let Step::Dial(endpoint) = link.poll(now) else {
+                panic!("an attempt is due");
+            };
+            tried.push(endpoint);
+            link.handle_failed(now, cause(ErrorKind::Connect));
+            let Step::Wait(until) = link.poll(now) else {
+                panic!("a failed attempt is followed by a wait");
+            };
+            assert!(until - now <= Duration::from_millis(100));
+            now = until;
+        }
+        tried.sort_unstable();
+        assert_eq!(tried, [0, 1, 2]);
+    }
+
+    #[test]
+    fn generations_count_up_and_an_earlier_one_is_no_news() {
+        let (mut link, mut now) = link(1);
+        assert_eq!(link.poll(now), Step::Dial(0));
+        let first = link.handle_up(now).unwrap();
+        assert_eq!(first, Generation::FIRST);
+        assert_eq!(link.poll(now), Step::Watch);
+        assert!(link.handle_lost(now, first, cause(ErrorKind::Closed)));
+        assert!(!link.handle_lost(now, first, cause(ErrorKind::Closed)));
+        now += Duration::from_secs(1);
+        assert_eq!(link.poll(now), Step::Dial(0));
+        let second = link.handle_up(now).unwrap();
+        assert!(second > first);
+        assert!(!link.handle_lost(now, first, cause(ErrorKind::Closed)));
+        assert!(matches!(link.state(), LinkState::Up(generation) if generation == second));
+    }
+
+    #[test]
+    fn a_connection_that_never_holds_is_made_more_and_more_rarely() {
+        let (mut link, mut now) = link(1);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert_eq!(link.poll(now), Step::Dial(0));
+            let generation = link.handle_up(now).unwrap();
+            link.handle_lost(now, generation, cause(ErrorKind::Closed));
+            let Step::Wait(until) = link.poll(now) else {
+                panic!("a loss is followed by a wait");
+            };
+            waits.push(until - now);
+            now = until;
+        }
+        assert!(waits[7] >= Duration::from_secs(1), "{waits:?}");
+        assert_eq!(link.poll(now), Step::Dial(0));
+        let generation = link.handle_up(now).unwrap();
+        now += Duration::from_secs(10);
+        link.handle_lost(now, generation, cause(ErrorKind::Closed));
+        let Step::Wait(until) = link.poll(now) else {
+            panic!("a loss is followed by a wait");
+        };
+        assert!(until - now <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_transport_that_was_given_is_lost_for_good() {
+        let now = Instant::now();
+        let mut link = Link::given(now);
+        assert!(matches!(link.state(), LinkState::Up(Generation::FIRST)));
+        assert!(link.handle_lost(now, Generation::FIRST, cause(ErrorKind::Closed)));
+        assert_eq!(link.poll(now), Step::Stop);
+        assert!(matches!(link.state(), LinkState::Lost(_)));
+    }
+
+    #[test]
+    fn closed_it_stays_closed_whatever_happens() {
+        let (mut link, now) = link(1);
+        assert_eq!(link.poll(now), Step::Dial(0));
+        link.close();
+        assert_eq!(link.handle_up(now), None);
+        link.handle_failed(now, cause(ErrorKind::Connect));
+        assert_eq!(link.poll(now), Step::Stop);
+        assert!(matches!(link.state(), LinkState::Closed));
+    }
+}
