@@ -59,6 +59,9 @@ pub mod codec;
 mod confirm;
 #[cfg(feature = "tokio")]
 mod connector;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod link;
+mod observe;
 mod options;
 pub mod park;
 mod router;
@@ -82,6 +85,7 @@ pub use self::client::{CallOptions, ClientOptions};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector};
+pub use self::observe::Observer;
 pub use self::options::{ConsumeOptions, Fate, Inbox, QueueKind, QueueSpec, Source};
 pub use self::router::Router;
 #[cfg(feature = "tokio")]

@@ -4,6 +4,7 @@ mod client;
 mod connector;
 mod progress;
 mod server;
+mod supervise;
 mod transport;
 mod worker;
 

@@ -1,0 +1,141 @@
+//! The link machine behind its lock, and who waits for it to be up.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use rpc_proto::TransportError;
+use rpc_proto::link::{Generation, Link, LinkState, Step};
+
+use crate::Observer;
+
+/// A link, shared by its owner and its supervisor.
+///
+/// Waits need no runtime: the async face awaits them, the blocking one parks a thread on them.
+pub(crate) struct LinkCell {
+    inner: Mutex<Inner>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+struct Inner {
+    link: Link,
+    waiting: Vec<Waker>,
+}
+
+impl LinkCell {
+    pub(crate) fn new(link: Link, observer: Option<Arc<dyn Observer>>) -> Arc<Self> {
+        let inner = Mutex::new(Inner {
+            link,
+            waiting: Vec::new(),
+        });
+        Arc::new(Self { inner, observer })
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn state(&self) -> LinkState {
+        self.lock().link.state()
+    }
+
+    /// What the supervisor has to do now.
+    pub(crate) fn poll(&self) -> Step {
+        self.lock().link.poll(Instant::now())
+    }
+
+    /// The transport is there. `arrive` is called with its generation before anybody can see that it
+    /// is up; where the owner has ended the link meanwhile, it is not called.
+    pub(crate) fn handle_up(&self, arrive: impl FnOnce(Generation)) -> Option<Generation> {
+        let mut inner = self.lock();
+        let generation = inner.link.handle_up(Instant::now())?;
+        // Under the lock: an end that comes in between would be undone by a late arrival.
+        arrive(generation);
+        self.tell(inner);
+        Some(generation)
+    }
+
+    pub(crate) fn handle_failed(&self, cause: TransportError) {
+        let mut inner = self.lock();
+        inner.link.handle_failed(Instant::now(), cause);
+        self.tell(inner);
+    }
+
+    pub(crate) fn handle_lost(&self, generation: Generation, cause: TransportError) {
+        let mut inner = self.lock();
+        if inner.link.handle_lost(Instant::now(), generation, cause) {
+            self.tell(inner);
+        }
+    }
+
+    /// Ends it, at the owner's wish.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        if !matches!(inner.link.state(), LinkState::Closed) {
+            inner.link.close();
+            self.tell(inner);
+        }
+    }
+
+    /// Waits until it is up, and fails with the state in which it never will be again.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn until_up(&self) -> Result<Generation, LinkState> {
+        poll_fn(|context| {
+            self.poll_state(context, |state| match state {
+                LinkState::Up(generation) => Some(Ok(*generation)),
+                LinkState::Closed | LinkState::Lost(_) => Some(Err(state.clone())),
+                _ => None,
+            })
+        })
+        .await
+    }
+
+    /// Waits until the owner has ended it.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn until_closed(&self) {
+        poll_fn(|context| {
+            self.poll_state(context, |state| {
+                matches!(state, LinkState::Closed).then_some(())
+            })
+        })
+        .await;
+    }
+
+    fn poll_state<R>(
+        &self,
+        context: &Context<'_>,
+        look: impl Fn(&LinkState) -> Option<R>,
+    ) -> Poll<R> {
+        let mut inner = self.lock();
+        if let Some(seen) = look(&inner.link.state()) {
+            return Poll::Ready(seen);
+        }
+        let known = |waker: &Waker| waker.will_wake(context.waker());
+        if !inner.waiting.iter().any(known) {
+            inner.waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Tells observer and waiters of a change, after the lock is released.
+    fn tell(&self, mut inner: MutexGuard<'_, Inner>) {
+        let state = inner.link.state();
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        if let Some(observer) = &self.observer {
+            observer.link_changed(&state);
+        }
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for LinkCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LinkCell").field(&self.state()).finish()
+    }
+}
