@@ -101,6 +101,11 @@ impl Transport for PostTransport {
         verdict.map(Confirm::known).map_err(TransportError::unsent)
     }
 
+    /// The office takes whatever it is given.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {
         let id = ConsumerId::unique();
         let queue = self.verb("consume", |connection, queues| {

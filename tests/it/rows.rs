@@ -13,23 +13,31 @@ use transport_memory::MemoryBroker;
 
 pub(crate) fn memory_on_tasks() -> AsyncRow {
     let broker = MemoryBroker::new();
+    let alarm = broker.clone();
     AsyncRow::new(move || ready(Ok(broker.connect())))
+        .with_alarm(move |blocked| alarm.block_publishers(blocked))
 }
 
 pub(crate) fn memory_on_threads() -> BlockingRow {
     let broker = MemoryBroker::new();
+    let alarm = broker.clone();
     BlockingRow::new(move || Ok(broker.connect()))
+        .with_alarm(move |blocked| alarm.block_publishers(blocked))
 }
 
 /// The adapters on a transport with no quirks: what fails here is theirs.
 pub(crate) fn offloaded_memory() -> AsyncRow {
     let broker = MemoryBroker::new();
+    let alarm = broker.clone();
     AsyncRow::new(move || ready(Offload::new(broker.connect())))
+        .with_alarm(move |blocked| alarm.block_publishers(blocked))
 }
 
 pub(crate) fn blocked_on_memory() -> BlockingRow {
     let broker = MemoryBroker::new();
+    let alarm = broker.clone();
     BlockingRow::new(move || BlockOn::with_runtime(|| ready(Ok(broker.connect()))))
+        .with_alarm(move |blocked| alarm.block_publishers(blocked))
 }
 
 pub(crate) fn lapin(url: &str) -> AsyncRow {

@@ -29,6 +29,9 @@ pub trait Transport: Debug + Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Confirm, TransportError>;
 
+    #[doc = include_str!("contract/is_blocked.md")]
+    fn is_blocked(&self) -> bool;
+
     #[doc = include_str!("contract/consume.md")]
     async fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError>;
 
@@ -80,6 +83,10 @@ macro_rules! forward {
                 deadline: Instant,
             ) -> Result<Confirm, TransportError> {
                 (**self).publish(to, message, deadline).await
+            }
+
+            fn is_blocked(&self) -> bool {
+                (**self).is_blocked()
             }
 
             async fn consume(

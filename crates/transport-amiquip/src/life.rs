@@ -30,6 +30,8 @@ pub(crate) struct Life {
     cause: OnceLock<TransportError>,
     /// Set when it is ended from this side.
     closing: AtomicBool,
+    /// Whether the broker takes no messages from publishers now.
+    blocked: AtomicBool,
     /// Every consumer there was. One that is over leaves its id behind, so that a late cancel of it
     /// is told from one of another transport's.
     consumers: RwLock<HashMap<ConsumerId, Option<Registered>>>,
@@ -62,6 +64,7 @@ impl Life {
             lost: AtomicBool::new(false),
             cause: OnceLock::new(),
             closing: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             consumers: RwLock::default(),
         }
     }
@@ -147,6 +150,16 @@ impl Life {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Notes what the broker says to publishers.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Release);
+    }
+
+    /// Whether the broker blocks publishers, and they are not gone.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire) && !self.is_closing() && !self.is_lost()
     }
 
     /// Whether it ended from elsewhere, also while the cause is being found out.

@@ -56,6 +56,7 @@ impl Publisher {
             stop: &stop,
             notices: &notices,
             consume_notices: &consume_notices,
+            life: &life,
         };
         let mut held = Held::new();
         let cause = match inlets.serve(&mut publishing, &mut held) {
@@ -86,6 +87,7 @@ struct Inlets<'a> {
     stop: &'a Receiver<Instant>,
     notices: &'a Notices,
     consume_notices: &'a Notices,
+    life: &'a Life,
 }
 
 impl Inlets<'_> {
@@ -131,6 +133,7 @@ impl Inlets<'_> {
                 recv(self.notices) -> notice => match notice {
                     Ok(notice) => {
                         held.note(&notice);
+                        self.life.set_blocked(held.is_blocked());
                         Ok(())
                     }
                     Err(RecvError) => Err(End::Lost(Side::Publish, publishing.last_words())),

@@ -265,6 +265,10 @@ impl Transport for AmiquipTransport {
         }
     }
 
+    fn is_blocked(&self) -> bool {
+        self.life.is_blocked()
+    }
+
     fn consume(
         &self,
         options: ConsumeOptions,

@@ -241,7 +241,9 @@ fn what_a_blocked_connection_keeps_waiting_fails_at_its_deadline_and_is_not_sent
             publish("early", moment).wait(soon()).is_err()
         });
     };
+    assert!(!transport.is_blocked());
     block();
+    assert!(transport.is_blocked());
     let patient = publish("patient", PATIENCE);
     let hasty = publish("hasty", moment);
     let error = hasty.wait(soon()).unwrap_err();
@@ -250,6 +252,7 @@ fn what_a_blocked_connection_keeps_waiting_fails_at_its_deadline_and_is_not_sent
     // connection.unblocked
     proxy.say(1, &frame(&[0, 10, 0, 61]));
     patient.wait(soon()).unwrap();
+    assert!(!transport.is_blocked());
     let mut consumer = transport.consume(work(&queue, 100)).unwrap();
     let mut received = || loop {
         let delivery = next(&mut *consumer);
@@ -265,6 +268,7 @@ fn what_a_blocked_connection_keeps_waiting_fails_at_its_deadline_and_is_not_sent
     let error = held.wait(soon()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     assert_eq!(error.certainty(), Certainty::NotExecuted, "{error}");
+    assert!(!transport.is_blocked(), "it has ended");
 }
 
 #[test]

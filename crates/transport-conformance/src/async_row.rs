@@ -22,11 +22,15 @@ use crate::backend::{
 };
 use crate::steps::{VERB_LIMIT, fresh_name};
 
+/// Makes a broker block publishers, or lets them go on.
+pub(crate) type Alarm = Box<dyn Fn(bool) + Send>;
+
 type Dialled = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, TransportError>> + Send>>;
 
 /// A row for an async [`Transport`].
 pub struct AsyncRow {
     connect: Box<dyn Fn() -> Dialled + Send>,
+    alarm: Option<Alarm>,
     /// Only empty while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -53,8 +57,17 @@ impl AsyncRow {
             .expect("a test needs two threads");
         Self {
             connect: Box::new(connect),
+            alarm: None,
             runtime: Some(runtime),
         }
+    }
+
+    /// Adds the way to make the broker block publishers, and let them go on. Cases about that do
+    /// nothing on a row without it.
+    #[must_use]
+    pub fn with_alarm(mut self, alarm: impl Fn(bool) + Send + 'static) -> Self {
+        self.alarm = Some(Box::new(alarm));
+        self
     }
 
     fn handle(&self) -> &Handle {
@@ -93,6 +106,10 @@ impl Backend for AsyncRow {
     fn queue(&self) -> ShortString {
         fresh_name()
     }
+
+    fn block_publishers(&self, blocked: bool) -> bool {
+        self.alarm.as_ref().map(|alarm| alarm(blocked)).is_some()
+    }
 }
 
 /// The way from a case, which is a plain thread, to the runtime.
@@ -130,6 +147,10 @@ impl Connection for AsyncConnection {
     ) -> Result<Confirm, TransportError> {
         let published = self.transport.publish(to, message, deadline);
         self.face.bounded("publish", published)
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.transport.is_blocked()
     }
 
     fn verdict(&self, confirm: Confirm, limit: Duration) -> Result<(), TransportError> {

@@ -34,6 +34,9 @@ pub trait Backend: Debug + Send + sealed::Sealed {
 
     /// A name that no queue of the broker has.
     fn queue(&self) -> ShortString;
+
+    /// Makes the broker block publishers, or lets them go on; whether the row can.
+    fn block_publishers(&self, blocked: bool) -> bool;
 }
 
 /// One transport, and clients and servers on it.
@@ -58,6 +61,9 @@ pub trait Connection: Send + Sync {
         message: Message,
         deadline: Instant,
     ) -> Result<Confirm, TransportError>;
+
+    /// As the contract says.
+    fn is_blocked(&self) -> bool;
 
     /// Waits for a verdict, in the way of the face.
     ///

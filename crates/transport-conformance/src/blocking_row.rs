@@ -16,7 +16,7 @@ use rpc_core::{
     TransportError,
 };
 
-use crate::async_row::{LANES, received};
+use crate::async_row::{Alarm, LANES, received};
 use crate::backend::{
     Backend, Caller, Connection, Ongoing, Received, Receiver, Serving, sealed::Sealed,
 };
@@ -25,6 +25,7 @@ use crate::steps::fresh_name;
 /// A row for a blocking [`Transport`].
 pub struct BlockingRow {
     connect: Box<dyn Fn() -> Result<Arc<dyn Transport>, TransportError> + Send>,
+    alarm: Option<Alarm>,
 }
 
 impl BlockingRow {
@@ -35,7 +36,16 @@ impl BlockingRow {
         let connect = move || Ok(Arc::new(connect()?) as Arc<dyn Transport>);
         Self {
             connect: Box::new(connect),
+            alarm: None,
         }
+    }
+
+    /// Adds the way to make the broker block publishers, and let them go on. Cases about that do
+    /// nothing on a row without it.
+    #[must_use]
+    pub fn with_alarm(mut self, alarm: impl Fn(bool) + Send + 'static) -> Self {
+        self.alarm = Some(Box::new(alarm));
+        self
     }
 }
 
@@ -55,6 +65,10 @@ impl Backend for BlockingRow {
     fn queue(&self) -> ShortString {
         fresh_name()
     }
+
+    fn block_publishers(&self, blocked: bool) -> bool {
+        self.alarm.as_ref().map(|alarm| alarm(blocked)).is_some()
+    }
 }
 
 struct BlockingConnection(Arc<dyn Transport>);
@@ -71,6 +85,10 @@ impl Connection for BlockingConnection {
         deadline: Instant,
     ) -> Result<Confirm, TransportError> {
         self.0.publish(to, message, deadline)
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.0.is_blocked()
     }
 
     fn verdict(&self, confirm: Confirm, limit: Duration) -> Result<(), TransportError> {

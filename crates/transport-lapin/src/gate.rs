@@ -27,9 +27,13 @@ impl Gate {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
     /// Ready when it is open.
     pub(crate) fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
-        if !self.shut.load(Ordering::SeqCst) {
+        if !self.is_shut() {
             return Poll::Ready(());
         }
         let mut waiting = self.lock();
@@ -38,7 +42,7 @@ impl Gate {
         }
         drop(waiting);
         // It may have been opened before the waker was in the list.
-        if self.shut.load(Ordering::SeqCst) {
+        if self.is_shut() {
             Poll::Pending
         } else {
             Poll::Ready(())

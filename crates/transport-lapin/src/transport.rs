@@ -29,7 +29,7 @@ use crate::home::{self, Home};
 use crate::intake::Intake;
 use crate::line::{Line, Settling};
 use crate::publisher::{self, Outgoing};
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 
 /// The frame that our largest message header fits in any case.
 const ROOMY_FRAME: u32 = 32 * 1024;
@@ -168,6 +168,10 @@ impl Transport for LapinTransport {
             }
             Err(TrySendError::Closed(_)) => Err(self.shared.no_intake()),
         }
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.shared.state() == State::Open && self.shared.gate.is_shut()
     }
 
     async fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {

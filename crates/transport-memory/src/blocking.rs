@@ -1,4 +1,4 @@
-//! The blocking face. Nothing here waits but `recv`.
+//! The blocking face. Nothing here waits but `recv` and confirms.
 
 use std::future::poll_fn;
 use std::time::Instant;
@@ -26,9 +26,13 @@ impl Transport for MemoryTransport {
         &self,
         to: &Address,
         message: Message,
-        _deadline: Instant,
+        deadline: Instant,
     ) -> Result<Confirm, TransportError> {
-        self.send(to, message)
+        self.send(to, message, deadline)
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.is_held_up()
     }
 
     fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {

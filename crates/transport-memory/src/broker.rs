@@ -12,6 +12,7 @@ use std::time::Instant;
 use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, QueueKind, QueueSpec, ShortString};
 
 use crate::effects::Effects;
+use crate::held::{Held, Publish};
 use crate::queue::{Credit, Ownership, Queue};
 use crate::refusal::Refusal;
 use crate::subscriber::{Flow, Subscriber};
@@ -26,6 +27,7 @@ pub(crate) struct Broker<W> {
     names: HashMap<ShortString, QueueId>,
     queues: HashMap<QueueId, Queue>,
     subscribers: HashMap<ConsumerId, Subscriber<W>>,
+    held: Held,
     /// The last number given to a connection or a queue. None is used twice, so that a delivery of
     /// a queue that is gone cannot come back into a younger one of its name.
     last_number: u64,
@@ -72,6 +74,7 @@ impl<W> Broker<W> {
             names: HashMap::new(),
             queues: HashMap::new(),
             subscribers: HashMap::new(),
+            held: Held::default(),
             last_number: 0,
         }
     }
@@ -177,6 +180,44 @@ impl<W> Broker<W> {
                 Err(refusal)
             }
         }
+    }
+
+    /// Blocks publishers, or lets them go on, and publishes what they had to say meanwhile.
+    pub(crate) fn block(&mut self, blocked: bool, now: Instant, effects: &mut Effects<W>) {
+        if blocked {
+            self.held.block();
+            return;
+        }
+        self.held.refuse_overdue(now, effects);
+        for one in self.held.unblock() {
+            let told = self.publish(one.on, &one.to, one.message, now, effects);
+            effects.verdicts.push((one.verdict, told));
+        }
+    }
+
+    /// Whether what is published on this connection has to wait.
+    pub(crate) fn is_blocked(&self, on: ConnectionId) -> bool {
+        self.held.is_blocked() && self.check_open(on).is_ok()
+    }
+
+    /// Whether somebody [watches](Self::refuse_overdue) over what is held.
+    pub(crate) const fn is_watched(&self) -> bool {
+        self.held.is_watched()
+    }
+
+    /// Keeps a publish until publishers may go on.
+    pub(crate) fn hold(&mut self, publish: Publish) {
+        self.held.push(publish);
+    }
+
+    /// Refuses what has waited too long to be published, and says when to look again.
+    pub(crate) fn refuse_overdue(
+        &mut self,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) -> Option<Instant> {
+        self.held.refuse_overdue(now, effects);
+        self.held.next()
     }
 
     /// What there is for a consumer; `None` when it has to [`wait`](Self::wait).

@@ -1,18 +1,20 @@
 //! One connection to the broker, and its verbs as both faces call them.
 
+use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_core::{
-    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, Fate, Inbox, Message, QueueSpec,
-    ShortString, Source, TransportError,
+    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, ErrorKind, Fate, Inbox, Message,
+    QueueSpec, ShortString, Source, TransportError,
 };
 use uuid::Uuid;
 
 use crate::broker::{ConnectionId, DIRECT_PREFIX};
 use crate::consumer::MemoryConsumer;
 use crate::handle::MemoryBroker;
+use crate::held::Publish;
 use crate::queue::Ownership;
 use crate::refusal::Refusal;
 
@@ -54,17 +56,44 @@ impl MemoryTransport {
         declared.map_err(|refusal| refusal.into_error("declare"))
     }
 
-    pub(crate) fn send(&self, to: &Address, message: Message) -> Result<Confirm, TransportError> {
+    pub(crate) fn send(
+        &self,
+        to: &Address,
+        message: Message,
+        deadline: Instant,
+    ) -> Result<Confirm, TransportError> {
         let now = Instant::now();
         let message = Arc::new(message);
-        let verdict = self
-            .broker
-            .with(|broker, effects| broker.publish(self.id, to, message, now, effects));
-        match verdict {
-            Err(refusal) if refusal.is_end() => Err(refusal.into_error("publish")),
-            Err(refusal) => Ok(Confirm::known(Err(refusal.into_error("publish")))),
-            Ok(()) => Ok(Confirm::known(Ok(()))),
-        }
+        let published = self.broker.with(|broker, effects| {
+            if !broker.is_blocked(self.id) {
+                return Ok(match broker.publish(self.id, to, message, now, effects) {
+                    Err(refusal) if refusal.is_end() => Err(refusal.into_error("publish")),
+                    verdict => Ok(Confirm::known(
+                        verdict.map_err(|refusal| refusal.into_error("publish")),
+                    )),
+                });
+            }
+            self.broker.watch_held(broker)?;
+            let (verdict, confirm) = Confirm::open();
+            broker.hold(Publish {
+                on: self.id,
+                to: to.clone(),
+                message,
+                deadline,
+                verdict,
+            });
+            Ok(Ok(confirm))
+        });
+        published.unwrap_or_else(|no_thread: io::Error| {
+            Err(TransportError::new(ErrorKind::Other, "memory", "publish")
+                .with_detail("the system has no thread to give")
+                .with_source(no_thread)
+                .unsent())
+        })
+    }
+
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.broker.lock().is_blocked(self.id)
     }
 
     pub(crate) fn subscribe(

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use rpc_core::Message;
+use rpc_core::{Message, Verdict};
 
-/// Whom to wake and what to drop, outside the lock.
+use crate::refusal::Refusal;
+
+/// Whom to wake, whom to answer and what to drop, outside the lock.
 ///
-/// Both can run foreign code: a waker may be the last hold on a task, and a task may own a
+/// All of these can run foreign code: a waker may be the last hold on a task, and a task may own a
 /// consumer whose drop takes the lock.
 #[derive(Debug)]
 pub(crate) struct Effects<W> {
     pub(crate) wakes: Few<W>,
     pub(crate) dropped: Few<Arc<Message>>,
+    pub(crate) verdicts: Few<(Verdict, Result<(), Refusal>)>,
 }
 
 impl<W> Default for Effects<W> {
@@ -20,6 +23,7 @@ impl<W> Default for Effects<W> {
         Self {
             wakes: Few::default(),
             dropped: Few::default(),
+            verdicts: Few::default(),
         }
     }
 }
@@ -28,6 +32,9 @@ impl Effects<Waker> {
     /// Does it all. Not to be called under the lock.
     pub(crate) fn run(self) {
         self.wakes.into_iter().for_each(Waker::wake);
+        for (verdict, told) in self.verdicts.into_iter() {
+            verdict.settle(told.map_err(|refusal| refusal.into_error("publish")));
+        }
     }
 }
 
@@ -54,6 +61,10 @@ impl<T> Few<T> {
         } else {
             self.rest.push(item);
         }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.is_none()
     }
 
     pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {

@@ -1,9 +1,11 @@
 //! The broker as people hold it: shared by all its transports, behind one lock.
 
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::thread;
 use std::time::Instant;
 
 use rpc_core::ShortString;
@@ -15,7 +17,13 @@ use crate::effects::Effects;
 /// A message broker inside this process. Cheap to clone: clones are the same broker.
 #[derive(Clone)]
 pub struct MemoryBroker {
-    state: Arc<Mutex<Broker<Waker>>>,
+    state: Arc<State>,
+}
+
+struct State {
+    broker: Mutex<Broker<Waker>>,
+    /// Rung when what is held has changed.
+    held: Condvar,
 }
 
 impl MemoryBroker {
@@ -35,7 +43,10 @@ impl MemoryBroker {
     #[must_use]
     pub fn with_max_ready(max_ready: NonZeroUsize) -> Self {
         Self {
-            state: Arc::new(Mutex::new(Broker::new(max_ready))),
+            state: Arc::new(State {
+                broker: Mutex::new(Broker::new(max_ready)),
+                held: Condvar::new(),
+            }),
         }
     }
 
@@ -74,6 +85,51 @@ impl MemoryBroker {
         self.with(|broker, effects| broker.delete(&name, effects))
     }
 
+    /// Blocks publishers, as a broker does that is short of memory, or lets them go on.
+    ///
+    /// What is published meanwhile waits; its confirm resolves when publishers may go on, or at the
+    /// deadline to [`Timeout`](rpc_core::ErrorKind::Timeout), certainly not executed. What is
+    /// settled and what is consumed goes on.
+    pub fn block_publishers(&self, blocked: bool) {
+        let now = Instant::now();
+        self.with(|broker, effects| broker.block(blocked, now, effects));
+        self.state.held.notify_all();
+    }
+
+    /// Sees to it that what is held next fails at its deadline, in a thread that is there as long
+    /// as anything is held: neither face has a timer of its own.
+    pub(crate) fn watch_held(&self, broker: &Broker<Waker>) -> io::Result<()> {
+        self.state.held.notify_all();
+        if broker.is_watched() {
+            return Ok(());
+        }
+        // It begins with waiting for the lock, which our caller has.
+        let this = self.clone();
+        thread::Builder::new()
+            .name("memory-held".to_owned())
+            .spawn(move || while this.watch_once() {})?;
+        Ok(())
+    }
+
+    /// Waits for the next deadline of what is held; `false` when there is none.
+    fn watch_once(&self) -> bool {
+        let now = Instant::now();
+        let mut effects = Effects::default();
+        let mut broker = self.lock();
+        let next = broker.refuse_overdue(now, &mut effects);
+        if let Some(next) = next
+            && effects.verdicts.is_empty()
+        {
+            let left = next.saturating_duration_since(now);
+            let woken = self.state.held.wait_timeout(broker, left);
+            drop(woken.unwrap_or_else(PoisonError::into_inner));
+        } else {
+            drop(broker);
+        }
+        effects.run();
+        next.is_some()
+    }
+
     /// Does one thing to the broker, and afterwards, outside the lock, what it entails.
     pub(crate) fn with<R>(
         &self,
@@ -87,7 +143,10 @@ impl MemoryBroker {
 
     /// The broker itself. Nothing foreign runs under this lock, so poison is of no meaning.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Broker<Waker>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state
+            .broker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

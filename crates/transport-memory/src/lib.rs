@@ -44,7 +44,8 @@
 //! * There is the default exchange and no other. The confirm of a publish to a named one resolves
 //!   to [`NotFound`](rpc_core::ErrorKind::NotFound), certainly not executed, and the transport
 //!   stays usable.
-//! * A verdict is known when `publish` returns, so nothing there waits for its deadline.
+//! * A verdict is known when `publish` returns, so nothing waits for its deadline, unless publishers
+//!   are [blocked](MemoryBroker::block_publishers).
 //! * There are no dead letters: a discarded delivery is gone.
 //! * An inbox holds at most as many messages as a queue may; RabbitMQ would go on.
 
@@ -61,6 +62,7 @@ mod connection;
 mod consumer;
 mod effects;
 mod handle;
+mod held;
 #[cfg(test)]
 mod model;
 mod queue;

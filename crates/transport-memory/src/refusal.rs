@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     NoQueue(ShortString),
     #[error("no queue {0:?} to take it")]
     NoRoute(ShortString),
+    #[error("publishers are blocked, and its time is up")]
+    Overdue,
     #[error("the name {0:?} cannot be declared: empty, or reserved for the broker")]
     Reserved(ShortString),
     #[error("the connection was severed")]
@@ -44,9 +46,11 @@ impl Refusal {
             TransportError::new(self.kind(), "memory", operation).with_detail(self.to_string());
         match self {
             // Nothing of these has been put anywhere, and nothing will be.
-            Self::Closed | Self::Full { .. } | Self::NoExchange(_) | Self::Severed => {
-                error.unsent()
-            }
+            Self::Closed
+            | Self::Full { .. }
+            | Self::NoExchange(_)
+            | Self::Overdue
+            | Self::Severed => error.unsent(),
             _ => error,
         }
     }
@@ -65,6 +69,7 @@ impl Refusal {
             Self::Locked(_) => ErrorKind::Denied,
             Self::Deleted(_) | Self::NoExchange(_) | Self::NoQueue(_) => ErrorKind::NotFound,
             Self::NoRoute(_) => ErrorKind::NoRoute,
+            Self::Overdue => ErrorKind::Timeout,
             Self::UnknownSource => ErrorKind::Unsupported,
         }
     }

@@ -124,6 +124,10 @@ impl<T: Transport> blocking::Transport for BlockOn<T> {
         })
     }
 
+    fn is_blocked(&self) -> bool {
+        self.inner().is_blocked()
+    }
+
     fn consume(
         &self,
         options: ConsumeOptions,

@@ -158,6 +158,10 @@ impl<T: blocking::Transport> Transport for Offload<T> {
         self.answer("publish", answer).await
     }
 
+    fn is_blocked(&self) -> bool {
+        self.inner.is_blocked()
+    }
+
     async fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {
         let (reply, answer) = oneshot::channel();
         let (crew, inner) = (Arc::clone(&self.crew.0), Arc::clone(&self.inner));

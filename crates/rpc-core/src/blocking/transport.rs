@@ -25,6 +25,9 @@ pub trait Transport: Debug + Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Confirm, TransportError>;
 
+    #[doc = include_str!("../contract/is_blocked.md")]
+    fn is_blocked(&self) -> bool;
+
     #[doc = include_str!("../contract/consume.md")]
     fn consume(&self, options: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError>;
 
@@ -74,6 +77,10 @@ macro_rules! forward {
                 deadline: Instant,
             ) -> Result<Confirm, TransportError> {
                 (**self).publish(to, message, deadline)
+            }
+
+            fn is_blocked(&self) -> bool {
+                (**self).is_blocked()
             }
 
             fn consume(

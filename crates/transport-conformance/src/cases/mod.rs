@@ -38,6 +38,7 @@ macro_rules! __with_cases {
                     many_threads_publish_at_once,
                     names_of_255_bytes_pass,
                     what_has_expired_is_not_delivered,
+                    a_blocked_publish_waits_for_its_deadline_and_acks_go_on,
                 }
                 declare {
                     declaring_again_changes_nothing,

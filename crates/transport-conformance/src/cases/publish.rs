@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rpc_core::{
-    Certainty, DeliveryMode, ErrorKind, Expiration, HeaderValue, Headers, Message, ShortString,
+    Address, Certainty, DeliveryMode, ErrorKind, Expiration, HeaderValue, Headers, Message,
+    ShortString,
 };
 
 use crate::backend::{Backend, Connection};
-use crate::steps::{AT_ONCE, SOON, fails_with, fresh_name, short, text};
+use crate::steps::{AT_ONCE, SOON, eventually, fails_with, fresh_name, short, text};
 
 pub(super) fn what_is_published_is_consumed(backend: &dyn Backend) {
     let (connection, queue) = backend.with_queue();
@@ -209,4 +210,53 @@ pub(super) fn what_has_expired_is_not_delivered(backend: &dyn Backend) {
         thread::sleep(Duration::from_millis(5));
     }
     connection.receive(&queue, 10).expect("fresh");
+}
+
+pub(super) fn a_blocked_publish_waits_for_its_deadline_and_acks_go_on(backend: &dyn Backend) {
+    let (connection, queue) = backend.with_queue();
+    assert!(!connection.is_blocked(), "nothing is wrong yet");
+    connection.send(&queue, Message::new("before"));
+    let mut receiver = connection.receive(&queue, 4);
+    let before = receiver.expect("before");
+    if !backend.block_publishers(true) {
+        return;
+    }
+    let publish = |body: &'static str, patience| {
+        let deadline = Instant::now() + patience;
+        let to = Address::queue(queue.clone());
+        let published = connection.publish(&to, Message::new(body), deadline);
+        published.and_then(|confirm| connection.verdict(confirm, patience + SOON))
+    };
+    // Some brokers block a connection, and tell it so, at its first publish.
+    eventually("a publisher is blocked", || {
+        let _ = publish("early", Duration::from_millis(50));
+        connection.is_blocked()
+    });
+    let patience = Duration::from_millis(100);
+    let begun = Instant::now();
+    let error = publish("hasty", patience).expect_err("nobody takes it");
+    let took = begun.elapsed();
+    assert!(took >= patience, "it could have waited: {took:?}");
+    assert!(took < patience + AT_ONCE, "{took:?}");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert_eq!(error.certainty(), Certainty::NotExecuted, "{error:?}");
+    connection.settle(before);
+
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| publish("patient", SOON));
+        backend.block_publishers(false);
+        let published = patient.join().expect("publishing does not panic");
+        published.expect("publishers may go on");
+    });
+    eventually("publishers may go on", || !connection.is_blocked());
+    loop {
+        let delivery = receiver.next();
+        let body = text(&delivery);
+        connection.settle(delivery);
+        match &*body {
+            "patient" => return,
+            "early" => {}
+            other => panic!("{other} was not to be sent"),
+        }
+    }
 }

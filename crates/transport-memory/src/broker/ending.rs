@@ -51,6 +51,7 @@ impl<W> Broker<W> {
         if connection.ended.is_some() {
             return;
         }
+        self.held.refuse_of(on, &cause, effects);
         let told = (cause == Refusal::Severed).then(|| cause.clone());
         connection.ended = Some(cause);
         let consumers = connection.consumers.clone();

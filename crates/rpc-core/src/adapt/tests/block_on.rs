@@ -54,6 +54,10 @@ impl Transport for Timers {
         pending().await
     }
 
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     async fn consume(&self, _: ConsumeOptions) -> Result<Box<dyn Consumer>, TransportError> {
         Ok(Box::new(TimersConsumer {
             id: ConsumerId::unique(),

@@ -104,6 +104,10 @@ impl blocking::Transport for Script {
         Ok(Confirm::known(Ok(())))
     }
 
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
     fn consume(
         &self,
         options: ConsumeOptions,
