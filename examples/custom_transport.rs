@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use rpc_core::adapt::Offload;
 use rpc_core::blocking::{Client, Consumer, Server, Transport};
 use rpc_core::{AckToken, Address, Confirm, ConsumeOptions, ConsumerId, Delivery, ErrorKind};
-use rpc_core::{ClientOptions, Expiration, Fate, Inbox, Message, QueueKind, QueueSpec, Router};
+use rpc_core::{
+    ClientOptions, Expiration, Fate, Inbox, Message, Misdeclared, QueueKind, QueueSpec, Router,
+};
 use rpc_core::{ServerOptions, ShortString, Source, TransportError};
 
 fn main() -> anyhow::Result<()> {
@@ -72,15 +74,24 @@ impl Transport for PostTransport {
         NAME
     }
 
-    /// The kinds of queue are told apart and are all the same: none outlives the process.
+    /// The kinds of queue are told apart, and none outlives the process. What this office does not
+    /// have, limits and dead letters, it refuses to declare.
     fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
         let QueueSpec { name, kind, .. } = queue;
+        let misuse = |why: Misdeclared| error(ErrorKind::Misuse, "declare", why.to_string());
+        queue.check().map_err(misuse)?;
+        if !queue.is_plain() {
+            return Err(error(
+                ErrorKind::Unsupported,
+                "declare",
+                "only plain queues",
+            ));
+        }
         let passive = *kind == QueueKind::Passive;
         self.verb("declare", |_, queues| match queues.get(name) {
             Some(known) if passive || known.kind == Some(*kind) => Ok(()),
             Some(_) => Err(error(ErrorKind::Conflict, "declare", name)),
             None if passive => Err(error(ErrorKind::NotFound, "declare", name)),
-            None if name.is_empty() => Err(error(ErrorKind::Misuse, "declare", "no name")),
             None => {
                 queues.entry(name.clone()).or_default().kind = Some(*kind);
                 Ok(())
@@ -304,7 +315,8 @@ struct Queue {
 struct Letter {
     message: Message,
     expires_at: Option<Instant>,
-    redelivered: bool,
+    /// How often it came back.
+    returns: u32,
 }
 
 impl State {
@@ -331,7 +343,7 @@ impl Subscription {
         let delivery = Delivery {
             message: letter.message.clone(),
             received_at,
-            redelivered: letter.redelivered,
+            redelivered: letter.returns > 0,
             token: self.prefetch.map(|_| AckToken::new(id, number)),
         };
         if delivery.token.is_some() {
@@ -365,7 +377,7 @@ fn post(queues: &mut Queues, to: &Address, message: Message) -> Result<(), Trans
         message,
         // An end too far to be written down is as good as none.
         expires_at: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
-        redelivered: false,
+        returns: 0,
     };
     queue.last_number += 1;
     queue.ready.insert(queue.last_number, letter);
@@ -373,9 +385,14 @@ fn post(queues: &mut Queues, to: &Address, message: Message) -> Result<(), Trans
 }
 
 fn put_back(queues: &mut Queues, queue: &ShortString, number: u64, mut letter: Letter) {
-    letter.redelivered = true;
+    letter.returns += 1;
     // It is there: only inboxes go, and what an inbox delivered does not come back.
     if let Some(queue) = queues.get_mut(queue) {
+        if queue.kind == Some(QueueKind::Quorum) {
+            // Without room for the header the letter still counts.
+            let count = i64::from(letter.returns);
+            let _ = letter.message.headers.insert("x-delivery-count", count);
+        }
         queue.ready.insert(number, letter);
     }
 }

@@ -8,4 +8,5 @@ mod faults;
 mod given_up;
 mod interop;
 mod proxy;
+mod queues;
 mod rows;

@@ -24,7 +24,7 @@ pub use self::direct_reply_to::{
     DIRECT_REPLY_TO, DirectReplyToRefused, direct_reply_to_is_safe, is_direct_reply_address,
 };
 pub use self::kill_switch::{Guard, KillSwitch};
-pub use self::queue::QueueDeclaration;
+pub use self::queue::{Argument, QueueDeclaration, Undeclarable, conflicting_argument};
 pub use self::reply_code::{kind_of_login_code, kind_of_reply_code};
 pub use self::scrub::scrub;
 pub use self::timeouts::Timeouts;

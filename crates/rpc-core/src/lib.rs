@@ -86,7 +86,7 @@ pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector};
 pub use self::observe::Observer;
-pub use self::options::{ConsumeOptions, Fate, Inbox, QueueKind, QueueSpec, Source};
+pub use self::options::{ConsumeOptions, Fate, Inbox, Misdeclared, QueueKind, QueueSpec, Source};
 pub use self::router::Router;
 #[cfg(feature = "tokio")]
 pub use self::server::Server;

@@ -91,6 +91,7 @@ struct Inner {
     transport: &'static str,
     operation: &'static str,
     detail: Option<String>,
+    argument: Option<String>,
     unsent: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -104,6 +105,7 @@ impl TransportError {
             transport,
             operation,
             detail: None,
+            argument: None,
             unsent: false,
             source: None,
         }))
@@ -113,6 +115,12 @@ impl TransportError {
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {
         self.change(|inner| inner.detail = Some(detail.into()))
+    }
+
+    /// Adds the name of the argument in which a queue differs from what was declared.
+    #[must_use]
+    pub fn with_conflicting_argument(self, name: impl Into<String>) -> Self {
+        self.change(|inner| inner.argument = Some(name.into()))
     }
 
     /// Adds what caused it. Its text must hold no secret.
@@ -149,6 +157,13 @@ impl TransportError {
         self.0.operation
     }
 
+    /// Of an [`ErrorKind::Conflict`], the name of an argument that differs, as the broker calls it:
+    /// `durable`, `x-max-length`, ….
+    #[must_use]
+    pub fn conflicting_argument(&self) -> Option<&str> {
+        self.0.argument.as_deref()
+    }
+
     /// Whether a message whose publish failed with this error was consumed.
     ///
     /// "Not executed" only for what names this very message: returned, or never sent. An error of
@@ -180,6 +195,7 @@ impl TransportError {
             transport: self.0.transport,
             operation: self.0.operation,
             detail: self.0.detail.clone(),
+            argument: self.0.argument.clone(),
             unsent: self.0.unsent,
             source: Some(Box::new(self)),
         };
@@ -212,6 +228,7 @@ impl fmt::Debug for TransportError {
             .field("transport", &self.0.transport)
             .field("operation", &self.0.operation)
             .field("detail", &self.0.detail)
+            .field("argument", &self.0.argument)
             .field("unsent", &self.0.unsent)
             .field("source", &self.0.source)
             .finish()

@@ -1,7 +1,7 @@
 //! amiquip's errors as those of the contract.
 
 use amiquip::Error as Library;
-use amqp_broker::{AmqpUrl, kind_of_login_code, kind_of_reply_code, scrub};
+use amqp_broker::{AmqpUrl, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub};
 use rpc_core::{ErrorKind, TransportError};
 
 /// What people read as the name of the transport.
@@ -65,6 +65,10 @@ pub(crate) fn with_library(
     url: &AmqpUrl,
 ) -> TransportError {
     let words = library.to_string();
+    let error = match conflicting_argument(&words) {
+        Some(name) => error.with_conflicting_argument(name),
+        None => error,
+    };
     let shown = scrub(&words, url);
     if shown == words {
         error.with_detail(shown).with_source(library)

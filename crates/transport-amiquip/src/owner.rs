@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use amiquip::{
-    Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, FieldTable, QueueDeclareOptions,
+    AmqpValue, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, FieldTable,
+    QueueDeclareOptions,
 };
-use amqp_broker::{Confirms, DIRECT_REPLY_TO, QueueDeclaration};
+use amqp_broker::{Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration};
 use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
 use rpc_core::{ConsumerId, ShortString, TransportError};
 
@@ -141,7 +142,10 @@ pub(crate) fn declaration(queue: &QueueDeclaration) -> QueueDeclareOptions {
         .arguments
         .iter()
         .map(|(name, value)| {
-            let value = amiquip::AmqpValue::LongString((*value).to_owned());
+            let value = match value {
+                Argument::Text(text) => AmqpValue::LongString(text.clone()),
+                Argument::Integer(number) => AmqpValue::LongLongInt(*number),
+            };
             ((*name).to_owned(), value)
         })
         .collect();

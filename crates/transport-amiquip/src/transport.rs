@@ -206,24 +206,21 @@ impl Transport for AmiquipTransport {
     }
 
     fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
-        let misuse = |why| error::new(ErrorKind::Misuse, "declare").with_detail(why);
         self.life.check("declare")?;
-        if queue.name.is_empty() {
-            return Err(misuse("a queue needs a name"));
-        }
-        let Some(wanted) = QueueDeclaration::of(queue) else {
-            return Err(misuse("this kind of queue is not known here"));
-        };
+        let declarations = QueueDeclaration::all_of(queue)
+            .map_err(|why| error::new(why.error_kind(), "declare").with_detail(why.to_string()))?;
         let deadline = Instant::now() + self.life.timeouts.verb;
         let guard = self.life.consume.cut_after(deadline, "declare")?;
         // A refusal closes the channel, so each declaration gets one of its own.
         let answer = self.life.consume.open_channel().map(|channel| {
             let channel = channel?;
-            let name = queue.name.as_str();
-            if wanted.passive {
-                channel.queue_declare_passive(name)?;
-            } else {
-                channel.queue_declare(name, declaration(&wanted))?;
+            for wanted in &declarations {
+                let name = wanted.name.as_str();
+                if wanted.passive {
+                    channel.queue_declare_passive(name)?;
+                } else {
+                    channel.queue_declare(name, declaration(wanted))?;
+                }
             }
             channel.close()
         });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use amqp_broker::{AmqpUrl, kind_of_login_code, kind_of_reply_code, scrub};
+use amqp_broker::{AmqpUrl, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub};
 use rpc_core::{ErrorKind, TransportError};
 
 /// The name that all errors carry.
@@ -73,7 +73,12 @@ fn build(
     match error.kind() {
         // The broker's own words name the queue, and the argument that differs.
         lapin::ErrorKind::ProtocolError(error) => {
-            built.with_detail(scrub(error.get_message().as_str(), url))
+            let said = error.get_message().as_str();
+            let built = match conflicting_argument(said) {
+                Some(name) => built.with_conflicting_argument(name),
+                None => built,
+            };
+            built.with_detail(scrub(said, url))
         }
         _ => built,
     }

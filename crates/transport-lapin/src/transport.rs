@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_broker::{Confirms, DIRECT_REPLY_TO, QueueDeclaration, is_direct_reply_address};
+use amqp_broker::{Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration, is_direct_reply_address};
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -110,18 +110,15 @@ impl Transport for LapinTransport {
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
-        ensure_named(&queue.name, "declare")?;
-        let declaration = QueueDeclaration::of(queue).ok_or_else(|| {
-            error::new(ErrorKind::Unsupported, "declare").with_detail("this kind of queue")
-        })?;
-        let name = convert::short(&queue.name);
+        let declarations = QueueDeclaration::all_of(queue)
+            .map_err(|why| error::new(why.error_kind(), "declare").with_detail(why.to_string()))?;
         let shared = Arc::clone(&self.shared);
         self.shared
             .verb("declare", async move {
                 // A channel for this alone: the broker answers a refusal by closing it.
                 let channel = shared.consuming.connection.create_channel().await;
                 let declared = match channel {
-                    Ok(channel) => declare(&channel, name, &declaration).await.map(drop),
+                    Ok(channel) => declare_all(&channel, &declarations).await,
                     Err(error) => Err(error),
                 };
                 declared.map_err(|error| shared.failed("declare", &error))
@@ -295,11 +292,14 @@ impl fmt::Debug for LapinTransport {
     }
 }
 
-async fn declare(
-    channel: &Channel,
-    name: WireString,
-    declaration: &QueueDeclaration,
-) -> lapin::Result<lapin::Queue> {
+async fn declare_all(channel: &Channel, declarations: &[QueueDeclaration]) -> lapin::Result<()> {
+    for declaration in declarations {
+        declare(channel, declaration).await?;
+    }
+    Ok(())
+}
+
+async fn declare(channel: &Channel, declaration: &QueueDeclaration) -> lapin::Result<lapin::Queue> {
     let options = QueueDeclareOptions {
         passive: declaration.passive,
         durable: declaration.durable,
@@ -308,9 +308,14 @@ async fn declare(
         nowait: false,
     };
     let mut arguments = FieldTable::default();
-    for (key, value) in declaration.arguments {
-        arguments.insert((*key).into(), AMQPValue::LongString((*value).into()));
+    for (key, value) in &declaration.arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Argument::Integer(number) => AMQPValue::LongLongInt(*number),
+        };
+        arguments.insert((*key).into(), value);
     }
+    let name = convert::short(&declaration.name);
     channel.queue_declare(name, options, arguments).await
 }
 
@@ -331,7 +336,7 @@ async fn consume_queue(
 
 async fn consume_inbox(shared: &Shared) -> lapin::Result<(Line, lapin::Consumer)> {
     let channel = shared.consuming.connection.create_channel().await?;
-    let queue = declare(&channel, "".into(), &QueueDeclaration::INBOX).await?;
+    let queue = declare(&channel, &QueueDeclaration::INBOX).await?;
     let name = convert::from_short(queue.name()).unwrap_or_default();
     let stream = subscribe(&channel, queue.name().clone(), Settling::BySending).await?;
     let line = Line::new(name, Settling::BySending, channel, stream.clone());

@@ -3,14 +3,16 @@
 use std::future::poll_fn;
 use std::time::Instant;
 
-use rpc_core::blocking::{Consumer, Transport};
+use rpc_core::blocking::{Connector, Consumer, Transport};
 use rpc_core::{
     AckToken, Address, Confirm, ConsumeOptions, ConsumerId, Delivery, Fate, Message, QueueSpec,
     ShortString, TransportError, park,
 };
 
+use crate::broker::Settle;
 use crate::connection::MemoryTransport;
 use crate::consumer::MemoryConsumer;
+use crate::handle::MemoryBroker;
 use crate::refusal::Refusal;
 
 impl Transport for MemoryTransport {
@@ -40,11 +42,11 @@ impl Transport for MemoryTransport {
     }
 
     fn ack(&self, token: AckToken) -> Result<(), TransportError> {
-        self.settle(&token, Fate::Discard, "ack")
+        self.settle(&token, Settle::Done, "ack")
     }
 
     fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
-        self.settle(&token, fate, "reject")
+        self.settle(&token, fate.into(), "reject")
     }
 
     fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
@@ -52,8 +54,21 @@ impl Transport for MemoryTransport {
     }
 
     fn close(&self) -> Result<(), TransportError> {
-        self.end(Refusal::Closed);
+        self.end(&Refusal::Closed);
         Ok(())
+    }
+}
+
+/// One endpoint: the broker itself.
+impl Connector for MemoryBroker {
+    type Transport = MemoryTransport;
+
+    fn endpoints(&self) -> usize {
+        1
+    }
+
+    fn connect(&self, _endpoint: usize) -> Result<MemoryTransport, TransportError> {
+        self.dial()
     }
 }
 

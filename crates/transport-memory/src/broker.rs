@@ -1,6 +1,10 @@
 //! The broker as a plain value: it owns no lock and no clock, and hands back whom to wake.
 
+mod dead;
+mod declaring;
 mod ending;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -9,17 +13,20 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, QueueKind, QueueSpec, ShortString};
+use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, ShortString};
 
+pub(crate) use self::dead::{DeadLetter, Death};
 use crate::effects::Effects;
 use crate::held::{Held, Publish};
-use crate::queue::{Credit, Ownership, Queue};
+use crate::queue::{Credit, Limits, Ownership, Queue};
 use crate::refusal::Refusal;
 use crate::subscriber::{Flow, Subscriber};
 
 /// Queues, consumers and connections.
 ///
 /// `W` is whatever wakes a waiting consumer; it is kept and handed back, never used.
+///
+/// After each verb, [`bury`](Self::bury) puts dead letters where they belong.
 #[derive(Debug)]
 pub(crate) struct Broker<W> {
     max_ready: usize,
@@ -28,6 +35,7 @@ pub(crate) struct Broker<W> {
     queues: HashMap<QueueId, Queue>,
     subscribers: HashMap<ConsumerId, Subscriber<W>>,
     held: Held,
+    stopped: bool,
     /// The last number given to a connection or a queue. None is used twice, so that a delivery of
     /// a queue that is gone cannot come back into a younger one of its name.
     last_number: u64,
@@ -39,7 +47,7 @@ pub(crate) struct ConnectionId(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct QueueId(u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Connection {
     ended: Option<Refusal>,
     /// Every consumer it ever had, in order: eight bytes each, so that one of long ago is told
@@ -59,8 +67,29 @@ pub(crate) enum Received {
 pub(crate) struct Parcel {
     pub(crate) message: Arc<Message>,
     pub(crate) received_at: Instant,
-    pub(crate) redelivered: bool,
+    /// How often it came back before.
+    pub(crate) returns: u32,
+    /// Whether it says so itself.
+    pub(crate) counted: bool,
     pub(crate) token: Option<AckToken>,
+}
+
+/// How a delivery is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    Done,
+    Discard,
+    Requeue,
+}
+
+impl From<Fate> for Settle {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Discard => Self::Discard,
+            // Whatever else it may be one day, the message must not get lost.
+            _ => Self::Requeue,
+        }
+    }
 }
 
 /// How the address of a direct inbox begins. What is sent to one that is gone vanishes.
@@ -75,41 +104,30 @@ impl<W> Broker<W> {
             queues: HashMap::new(),
             subscribers: HashMap::new(),
             held: Held::default(),
+            stopped: false,
             last_number: 0,
         }
     }
 
     pub(crate) fn connect(&mut self) -> ConnectionId {
         let id = ConnectionId(self.number());
-        self.connections.insert(id, Connection::default());
+        let connection = Connection {
+            ended: self.stopped.then_some(Refusal::Severed),
+            consumers: Vec::new(),
+        };
+        self.connections.insert(id, connection);
         id
     }
 
-    pub(crate) fn declare(&mut self, on: ConnectionId, spec: &QueueSpec) -> Result<(), Refusal> {
-        self.check_open(on)?;
-        let known = self.find(&spec.name).map(|queue| queue.ownership);
-        match (spec.kind, known) {
-            (QueueKind::Passive, Some(Ownership::Private)) if !self.owns(on, &spec.name) => {
-                Err(Refusal::Locked(spec.name.clone()))
-            }
-            (QueueKind::Passive, Some(_)) => Ok(()),
-            (QueueKind::Passive, None) => Err(Refusal::NoQueue(spec.name.clone())),
-            _ if spec.name.is_empty() || spec.name.as_str().starts_with("amq.") => {
-                Err(Refusal::Reserved(spec.name.clone()))
-            }
-            (kind, None) => {
-                self.add_queue(spec.name.clone(), Ownership::Shared(kind));
-                Ok(())
-            }
-            (kind, Some(Ownership::Shared(is))) if is == kind => Ok(()),
-            (wanted, Some(Ownership::Shared(is))) => Err(Refusal::Differs {
-                name: spec.name.clone(),
-                is,
-                wanted,
-            }),
-            // The names of private queues are reserved, so this is a second line of defence.
-            (_, Some(_)) => Err(Refusal::Locked(spec.name.clone())),
-        }
+    /// Whether nobody can connect.
+    pub(crate) const fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How many connections have not ended.
+    pub(crate) fn open_connections(&self) -> usize {
+        let open = |connection: &&Connection| connection.ended.is_none();
+        self.connections.values().filter(open).count()
     }
 
     /// Begins to consume from a shared queue.
@@ -129,7 +147,11 @@ impl<W> Broker<W> {
         if !matches!(queue.ownership, Ownership::Shared(_)) {
             return Err(Refusal::Locked(name.clone()));
         }
-        let subscriber = Subscriber::new(on, queue_id, Flow::Settled(prefetch));
+        let flow = Flow::Settled {
+            prefetch,
+            counted: queue.counts(),
+        };
+        let subscriber = Subscriber::new(on, queue_id, flow);
         Self::subscribe(&mut self.connections, queue, on, id);
         self.subscribers.insert(id, subscriber);
         Self::dispatch(queue, &mut self.subscribers, now, effects);
@@ -145,7 +167,7 @@ impl<W> Broker<W> {
         ownership: Ownership,
     ) -> Result<(), Refusal> {
         self.check_open(on)?;
-        let queue_id = self.add_queue(name, ownership);
+        let queue_id = self.add_queue(name, ownership, Limits::default());
         if let Some(queue) = self.queues.get_mut(&queue_id) {
             Self::subscribe(&mut self.connections, queue, on, id);
             let subscriber = Subscriber::new(on, queue_id, Flow::Automatic);
@@ -237,12 +259,12 @@ impl<W> Broker<W> {
         }
     }
 
-    /// Settles a delivery. One that is done and one that is discarded are the same here.
+    /// Settles a delivery.
     pub(crate) fn settle(
         &mut self,
         on: ConnectionId,
         token: &AckToken,
-        fate: Fate,
+        how: Settle,
         now: Instant,
         effects: &mut Effects<W>,
     ) -> Result<(), Refusal> {
@@ -266,13 +288,16 @@ impl<W> Broker<W> {
             effects.dropped.push(entry.message);
             return Ok(());
         };
-        match fate {
-            Fate::Discard => {
+        match how {
+            Settle::Done => {
                 queue.unsettled -= 1;
                 effects.dropped.push(entry.message);
             }
-            // Whatever else it may be one day, the message must not get lost.
-            _ => queue.take_back(entry),
+            Settle::Discard => {
+                queue.unsettled -= 1;
+                queue.give_up(entry.message, Death::Rejected, effects);
+            }
+            Settle::Requeue => queue.take_back(entry, effects),
         }
         if regained {
             queue.join(id);
@@ -289,7 +314,7 @@ impl<W> Broker<W> {
         effects: &mut Effects<W>,
     ) -> Option<usize> {
         let queue = self.queues.get_mut(self.names.get(name)?)?;
-        queue.drop_expired(now, &mut effects.dropped);
+        queue.drop_expired(now, effects);
         Some(queue.ready_len())
     }
 
@@ -325,16 +350,17 @@ impl<W> Broker<W> {
         let Some(queue) = self.queues.get_mut(&queue_id) else {
             return Err(Refusal::NoRoute(name.clone()));
         };
-        queue.drop_expired(now, &mut effects.dropped);
+        queue.drop_expired(now, effects);
+        let max = queue.capacity(self.max_ready);
         let len = match (queue.ownership, queue.turn()) {
             (Ownership::Shared(_), _) | (_, None) => queue.ready_len(),
             // An inbox sends on at once, so what waits is in the mailbox.
             (_, Some(id)) => self.mailbox_len(id),
         };
-        if len >= self.max_ready {
+        if len >= max {
             return Err(Refusal::Full {
                 name: name.clone(),
-                max: self.max_ready,
+                max,
             });
         }
         Ok(Some(queue_id))
@@ -352,11 +378,11 @@ impl<W> Broker<W> {
                 queue.end_turn(Credit::Spent);
                 continue;
             };
-            let Some(entry) = queue.pop(now, &mut effects.dropped) else {
+            let Some(entry) = queue.pop(now, effects) else {
                 return;
             };
             effects.wakes.extend(subscriber.send(entry, now));
-            if matches!(subscriber.flow(), Flow::Settled(_)) {
+            if matches!(subscriber.flow(), Flow::Settled { .. }) {
                 queue.unsettled += 1;
             }
             queue.end_turn(subscriber.credit());
@@ -379,10 +405,10 @@ impl<W> Broker<W> {
         }
     }
 
-    fn add_queue(&mut self, name: ShortString, ownership: Ownership) -> QueueId {
+    fn add_queue(&mut self, name: ShortString, ownership: Ownership, limits: Limits) -> QueueId {
         let id = QueueId(self.number());
         self.names.insert(name.clone(), id);
-        self.queues.insert(id, Queue::new(name, ownership));
+        self.queues.insert(id, Queue::new(name, ownership, limits));
         id
     }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_core::{
-    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, ErrorKind, Fate, Inbox, Message,
-    QueueSpec, ShortString, Source, TransportError,
+    AckToken, Address, Confirm, ConsumeOptions, ConsumerId, ErrorKind, Inbox, Message, QueueSpec,
+    ShortString, Source, TransportError,
 };
 use uuid::Uuid;
 
-use crate::broker::{ConnectionId, DIRECT_PREFIX};
+use crate::broker::{ConnectionId, DIRECT_PREFIX, Settle};
 use crate::consumer::MemoryConsumer;
 use crate::handle::MemoryBroker;
 use crate::held::Publish;
@@ -44,7 +44,7 @@ impl MemoryTransport {
     /// [`Closed`](rpc_core::ErrorKind::Closed), and what is not settled goes back into its queue.
     /// What waits in an inbox is lost. Of no effect when the transport has ended.
     pub fn sever(&self) {
-        self.end(Refusal::Severed);
+        self.end(&Refusal::Severed);
     }
 
     pub(crate) const fn on(broker: MemoryBroker, id: ConnectionId) -> Self {
@@ -131,12 +131,12 @@ impl MemoryTransport {
     pub(crate) fn settle(
         &self,
         token: &AckToken,
-        fate: Fate,
+        how: Settle,
         operation: &'static str,
     ) -> Result<(), TransportError> {
         let now = Instant::now();
         self.broker
-            .with(|broker, effects| broker.settle(self.id, token, fate, now, effects))
+            .with(|broker, effects| broker.settle(self.id, token, how, now, effects))
             .map_err(|refusal| refusal.into_error(operation))
     }
 
@@ -147,7 +147,7 @@ impl MemoryTransport {
             .map_err(|refusal| refusal.into_error("cancel"))
     }
 
-    pub(crate) fn end(&self, cause: Refusal) {
+    pub(crate) fn end(&self, cause: &Refusal) {
         let now = Instant::now();
         self.broker
             .with(|broker, effects| broker.end(self.id, cause, now, effects));

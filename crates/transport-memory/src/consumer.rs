@@ -70,12 +70,21 @@ impl fmt::Debug for MemoryConsumer {
     }
 }
 
+/// How often a message of a quorum queue was delivered before; not there the first time.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
 /// Copies the message where the broker keeps it for a redelivery. The body stays shared.
 fn unpack(parcel: Parcel) -> Delivery {
+    let mut message = Arc::unwrap_or_clone(parcel.message);
+    if parcel.counted && parcel.returns > 0 {
+        let count = i64::from(parcel.returns);
+        // Without room for it the message still counts.
+        let _ = message.headers.insert(DELIVERY_COUNT, count);
+    }
     Delivery {
-        message: Arc::unwrap_or_clone(parcel.message),
+        message,
         received_at: parcel.received_at,
-        redelivered: parcel.redelivered,
+        redelivered: parcel.returns > 0,
         token: parcel.token,
     }
 }

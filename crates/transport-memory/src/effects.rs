@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use rpc_core::{Message, Verdict};
 
+use crate::broker::DeadLetter;
 use crate::refusal::Refusal;
 
 /// Whom to wake, whom to answer and what to drop, outside the lock.
@@ -15,6 +16,8 @@ use crate::refusal::Refusal;
 pub(crate) struct Effects<W> {
     pub(crate) wakes: Few<W>,
     pub(crate) dropped: Few<Arc<Message>>,
+    /// Until they are buried.
+    pub(crate) dead: Few<DeadLetter>,
     pub(crate) verdicts: Few<(Verdict, Result<(), Refusal>)>,
 }
 
@@ -23,6 +26,7 @@ impl<W> Default for Effects<W> {
         Self {
             wakes: Few::default(),
             dropped: Few::default(),
+            dead: Few::default(),
             verdicts: Few::default(),
         }
     }

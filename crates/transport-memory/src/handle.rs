@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::Instant;
 
-use rpc_core::ShortString;
+use rpc_core::{ErrorKind, ShortString, TransportError};
 
 use crate::broker::Broker;
 use crate::connection::MemoryTransport;
@@ -50,11 +50,22 @@ impl MemoryBroker {
         }
     }
 
-    /// A new connection to this broker.
+    /// A new connection to this broker. While it is [stopped](Self::stop), one that has ended.
     #[must_use]
     pub fn connect(&self) -> MemoryTransport {
         let connection = self.lock().connect();
         MemoryTransport::on(self.clone(), connection)
+    }
+
+    /// As [`connect`](Self::connect), and fails where there is nobody to connect to.
+    pub(crate) fn dial(&self) -> Result<MemoryTransport, TransportError> {
+        let mut broker = self.lock();
+        if broker.is_stopped() {
+            return Err(TransportError::new(ErrorKind::Connect, "memory", "connect")
+                .with_detail("the broker is stopped"));
+        }
+        let connection = broker.connect();
+        Ok(MemoryTransport::on(self.clone(), connection))
     }
 
     /// How many messages are ready in a queue, or `None` when there is no such queue. What consumers
@@ -83,6 +94,33 @@ impl MemoryBroker {
             return false;
         };
         self.with(|broker, effects| broker.delete(&name, effects))
+    }
+
+    /// Crashes and comes back at once: every transport ends with
+    /// [`Closed`](rpc_core::ErrorKind::Closed) as the cause, as with [`sever`](MemoryTransport::sever).
+    ///
+    /// Durable and quorum queues stay, the durable ones with the persistent messages in them alone.
+    /// Inboxes and transient queues are gone. [`connect`](Self::connect) works again.
+    pub fn crash(&self) {
+        let now = Instant::now();
+        self.with(|broker, effects| broker.crash(now, effects));
+    }
+
+    /// Crashes, and stays away until [`start`](Self::start): meanwhile nobody connects.
+    pub fn stop(&self) {
+        let now = Instant::now();
+        self.with(|broker, effects| broker.stop(now, effects));
+    }
+
+    /// Comes back after [`stop`](Self::stop).
+    pub fn start(&self) {
+        self.lock().start();
+    }
+
+    /// How many transports are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().open_connections()
     }
 
     /// Blocks publishers, as a broker does that is short of memory, or lets them go on.
@@ -136,7 +174,12 @@ impl MemoryBroker {
         verb: impl FnOnce(&mut Broker<Waker>, &mut Effects<Waker>) -> R,
     ) -> R {
         let mut effects = Effects::default();
-        let result = verb(&mut self.lock(), &mut effects);
+        let mut broker = self.lock();
+        let result = verb(&mut broker, &mut effects);
+        if !effects.dead.is_empty() {
+            broker.bury(Instant::now(), &mut effects);
+        }
+        drop(broker);
         effects.run();
         result
     }

@@ -36,17 +36,20 @@
 //!   that waits in the buffer of a consumer is delivered late, as by RabbitMQ.
 //! * A [`Transient`](rpc_core::QueueKind::Transient) queue goes with its last consumer.
 //! * A full queue refuses what is published to it, as one declared with `reject-publish` does.
+//! * What a queue with dead letters gives up (discarded, expired, over the delivery limit) goes to
+//!   the queue for them, with the cause in the header `x-first-death-reason`, and loses its expiration.
+//! * A message of a quorum queue that comes back says how often it has in `x-delivery-count`.
 //! * Names that begin with `amq.` cannot be declared.
 //!
 //! # What differs
 //!
-//! * Nothing outlives the process: durable and quorum queues differ in name only.
+//! * Nothing outlives the process. [`MemoryBroker::crash`] shows what would be left.
 //! * There is the default exchange and no other. The confirm of a publish to a named one resolves
 //!   to [`NotFound`](rpc_core::ErrorKind::NotFound), certainly not executed, and the transport
 //!   stays usable.
 //! * A verdict is known when `publish` returns, so nothing waits for its deadline, unless publishers
 //!   are [blocked](MemoryBroker::block_publishers).
-//! * There are no dead letters: a discarded delivery is gone.
+//! * A dead letter has no `x-death`: headers that nest are not carried.
 //! * An inbox holds at most as many messages as a queue may; RabbitMQ would go on.
 
 // Without a face nobody calls the verbs. Such a build is of no use, but it is no fault either.

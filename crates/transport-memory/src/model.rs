@@ -103,6 +103,7 @@ impl World {
     ) -> R {
         let mut effects = Effects::default();
         let result = verb(&mut self.broker, self.now, &mut effects);
+        self.broker.bury(self.now, &mut effects);
         for woken in effects.wakes.into_iter() {
             assert!(self.waiting.remove(&woken), "woken without waiting");
         }
@@ -134,7 +135,7 @@ impl World {
                 self.with(|broker, now, fx| broker.release(gone.id, now, fx));
                 self.waiting.remove(&gone.id);
             }
-            Step::End { on, cause } => self.end(on % self.connections.len(), cause),
+            Step::End { on, cause } => self.end(on % self.connections.len(), &cause),
             Step::Pass { millis } => self.now += Duration::from_millis(millis.into()),
             // There is nobody yet to do it to.
             Step::Receive { .. }
@@ -193,7 +194,7 @@ impl World {
             "delivered to two at once"
         );
         let first = self.seen.insert(message);
-        assert!(first || parcel.redelivered, "delivered before, and denied");
+        assert!(first || parcel.returns > 0, "delivered before, and denied");
         let expiry = self.live[&message];
         assert!(
             expiry.is_none_or(|end| parcel.received_at <= end),
@@ -205,14 +206,14 @@ impl World {
 
     fn settle(&mut self, place: usize, fate: Fate) {
         let held = self.held.swap_remove(place);
-        self.with(|broker, now, fx| broker.settle(held.on, &held.token, fate, now, fx))
+        self.with(|broker, now, fx| broker.settle(held.on, &held.token, fate.into(), now, fx))
             .unwrap();
         if fate == Fate::Discard {
             self.live.remove(&held.message);
         }
     }
 
-    fn end(&mut self, place: usize, cause: Refusal) {
+    fn end(&mut self, place: usize, cause: &Refusal) {
         let on = self.connections[place];
         self.with(|broker, now, fx| broker.end(on, cause, now, fx));
         self.held.retain(|held| held.on != on);
@@ -246,7 +247,7 @@ impl World {
     /// Everything that still lives is delivered to a last consumer, in the order of publishing.
     fn drain(&mut self) {
         for place in 0..self.connections.len() {
-            self.end(place, Refusal::Severed);
+            self.end(place, &Refusal::Severed);
         }
         assert!(
             self.waiting

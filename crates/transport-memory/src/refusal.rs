@@ -1,6 +1,6 @@
 //! Why the broker refuses: precise in here, a kind of [`TransportError`] to the outside.
 
-use rpc_core::{ErrorKind, QueueKind, ShortString, TransportError};
+use rpc_core::{ErrorKind, Misdeclared, ShortString, TransportError};
 
 /// What the broker answers in place of doing what it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,11 +9,10 @@ pub(crate) enum Refusal {
     Closed,
     #[error("queue {0:?} was deleted")]
     Deleted(ShortString),
-    #[error("queue {name:?} is {is:?} and not {wanted:?}")]
+    #[error("inequivalent arg '{argument}' for queue {name:?}")]
     Differs {
         name: ShortString,
-        is: QueueKind,
-        wanted: QueueKind,
+        argument: &'static str,
     },
     #[error("consumer of another transport")]
     ForeignConsumer,
@@ -23,6 +22,8 @@ pub(crate) enum Refusal {
     Full { name: ShortString, max: usize },
     #[error("queue {0:?} belongs to another consumer")]
     Locked(ShortString),
+    #[error(transparent)]
+    Misdeclared(#[from] Misdeclared),
     #[error("there is no exchange {0:?}: the memory broker has the default one only")]
     NoExchange(ShortString),
     #[error("there is no queue {0:?}")]
@@ -31,7 +32,7 @@ pub(crate) enum Refusal {
     NoRoute(ShortString),
     #[error("publishers are blocked, and its time is up")]
     Overdue,
-    #[error("the name {0:?} cannot be declared: empty, or reserved for the broker")]
+    #[error("the name {0:?} cannot be declared: it is reserved for the broker")]
     Reserved(ShortString),
     #[error("the connection was severed")]
     Severed,
@@ -51,6 +52,7 @@ impl Refusal {
             | Self::NoExchange(_)
             | Self::Overdue
             | Self::Severed => error.unsent(),
+            Self::Differs { argument, .. } => error.with_conflicting_argument(argument),
             _ => error,
         }
     }
@@ -64,7 +66,10 @@ impl Refusal {
         match self {
             Self::Closed | Self::Severed => ErrorKind::Closed,
             Self::Differs { .. } => ErrorKind::Conflict,
-            Self::ForeignConsumer | Self::ForeignToken | Self::Reserved(_) => ErrorKind::Misuse,
+            Self::ForeignConsumer
+            | Self::ForeignToken
+            | Self::Misdeclared(_)
+            | Self::Reserved(_) => ErrorKind::Misuse,
             Self::Full { .. } => ErrorKind::Refused,
             Self::Locked(_) => ErrorKind::Denied,
             Self::Deleted(_) | Self::NoExchange(_) | Self::NoQueue(_) => ErrorKind::NotFound,

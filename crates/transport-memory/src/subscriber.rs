@@ -31,8 +31,8 @@ pub(crate) struct Subscriber<W> {
 pub(crate) enum Flow {
     /// By being received, without a bound.
     Automatic,
-    /// One by one, and so many at once.
-    Settled(usize),
+    /// One by one, and so many at once. Where they are counted, they say how often they came before.
+    Settled { prefetch: usize, counted: bool },
 }
 
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl<W> Subscriber<W> {
         match (&self.phase, self.flow) {
             (Phase::Ended(_), _) => Credit::Spent,
             (Phase::Running, Flow::Automatic) => Credit::Left,
-            (Phase::Running, Flow::Settled(prefetch)) => {
+            (Phase::Running, Flow::Settled { prefetch, .. }) => {
                 if self.mailbox.len() + self.unsettled.len() < prefetch {
                     Credit::Left
                 } else {
@@ -103,21 +103,22 @@ impl<W> Subscriber<W> {
                 Phase::Ended(cause) => Some(Received::End(cause.take())),
             };
         };
-        let redelivered = entry.redelivered;
-        let (message, token) = match self.flow {
-            Flow::Automatic => (entry.message, None),
-            Flow::Settled(_) => {
+        let returns = entry.returns;
+        let (message, counted, token) = match self.flow {
+            Flow::Automatic => (entry.message, false, None),
+            Flow::Settled { counted, .. } => {
                 let tag = self.next_tag;
                 self.next_tag += 1;
                 let message = entry.message.clone();
                 self.unsettled.insert(tag, entry);
-                (message, Some(AckToken::new(id, tag)))
+                (message, counted, Some(AckToken::new(id, tag)))
             }
         };
         Some(Received::Parcel(Parcel {
             message,
             received_at,
-            redelivered,
+            returns,
+            counted,
             token,
         }))
     }

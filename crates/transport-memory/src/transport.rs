@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use rpc_core::{
-    AckToken, Address, Confirm, ConsumeOptions, Consumer, ConsumerId, Delivery, Fate, Message,
-    QueueSpec, ShortString, Transport, TransportError,
+    AckToken, Address, Confirm, Connector, ConsumeOptions, Consumer, ConsumerId, Delivery, Fate,
+    Message, QueueSpec, ShortString, Transport, TransportError,
 };
 
+use crate::broker::Settle;
 use crate::connection::MemoryTransport;
 use crate::consumer::MemoryConsumer;
+use crate::handle::MemoryBroker;
 use crate::refusal::Refusal;
 
 #[async_trait]
@@ -41,11 +43,11 @@ impl Transport for MemoryTransport {
     }
 
     async fn ack(&self, token: AckToken) -> Result<(), TransportError> {
-        self.settle(&token, Fate::Discard, "ack")
+        self.settle(&token, Settle::Done, "ack")
     }
 
     async fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
-        self.settle(&token, fate, "reject")
+        self.settle(&token, fate.into(), "reject")
     }
 
     async fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
@@ -53,8 +55,22 @@ impl Transport for MemoryTransport {
     }
 
     async fn close(&self) -> Result<(), TransportError> {
-        self.end(Refusal::Closed);
+        self.end(&Refusal::Closed);
         Ok(())
+    }
+}
+
+/// One endpoint: the broker itself.
+#[async_trait]
+impl Connector for MemoryBroker {
+    type Transport = MemoryTransport;
+
+    fn endpoints(&self) -> usize {
+        1
+    }
+
+    async fn connect(&self, _endpoint: usize) -> Result<MemoryTransport, TransportError> {
+        self.dial()
     }
 }
 

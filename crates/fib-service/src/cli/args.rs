@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum, value_parser};
 use fib_service::{Algorithm, QUEUE};
-use rpc_core::{Inbox, QueueKind, ShortString};
+use rpc_core::{Inbox, QueueKind, QueueSpec, ShortString};
 
 /// The Fibonacci service over any transport: inside this process, or over RabbitMQ.
 ///
@@ -260,12 +260,12 @@ pub(crate) enum QueueType {
 }
 
 impl QueueType {
-    pub(crate) const fn kind(self) -> QueueKind {
+    pub(crate) const fn spec(self, name: ShortString) -> QueueSpec {
         match self {
-            Self::Durable => QueueKind::Durable,
-            Self::Quorum => QueueKind::Quorum,
-            Self::Transient => QueueKind::Transient,
-            Self::Passive => QueueKind::Passive,
+            Self::Durable => QueueSpec::durable(name),
+            Self::Quorum => QueueSpec::quorum(name),
+            Self::Transient => QueueSpec::transient(name),
+            Self::Passive => QueueSpec::new(name, QueueKind::Passive),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fib_service::{ServiceOptions, service};
 use rpc_core::codec::{Bincode, Json, Text};
-use rpc_core::{ClientOptions, DeliveryMode, QueueSpec, ServerOptions};
+use rpc_core::{ClientOptions, DeliveryMode, ServerOptions};
 
 use super::Failure;
 use super::args::{CallArgs, CodecName, ConnectArgs, QueueType, ServiceArgs};
@@ -86,7 +86,7 @@ pub(crate) fn serve(
 }
 
 fn server_options(connect: &ConnectArgs, args: &ServiceArgs, slow: bool) -> ServerOptions {
-    let queue = QueueSpec::new(connect.queue.clone(), connect.queue_type.kind());
+    let queue = connect.queue_type.spec(connect.queue.clone());
     let mut options = ServerOptions::new(queue);
     if let Some(concurrency) = args.concurrency {
         options = options.with_concurrency(concurrency);

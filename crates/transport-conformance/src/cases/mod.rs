@@ -10,6 +10,7 @@ mod inbox;
 mod lifecycle;
 mod limits;
 mod publish;
+mod queues;
 mod settle;
 mod workers;
 
@@ -47,6 +48,15 @@ macro_rules! __with_cases {
                     a_quorum_queue_works,
                     a_queue_needs_a_name,
                     refusals_leave_the_rest_of_the_transport_alone,
+                }
+                queues {
+                    every_preset_can_be_declared_again,
+                    the_argument_that_differs_is_named,
+                    what_no_broker_can_declare_is_misuse,
+                    a_full_queue_refuses_and_takes_again_when_there_is_room,
+                    what_is_discarded_is_found_among_the_dead_letters,
+                    a_quorum_queue_counts_its_deliveries,
+                    what_is_over_the_delivery_limit_is_a_dead_letter,
                 }
                 consume {
                     consuming_a_missing_queue_is_not_found,

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use rpc_core::{ConsumerId, ShortString};
+use rpc_core::{ConsumerId, QueueKind, ShortString};
 
 use super::{Broker, ConnectionId, QueueId};
 use crate::effects::Effects;
-use crate::queue::Entry;
+use crate::queue::{Entry, Ownership, Queue};
 use crate::refusal::Refusal;
 use crate::subscriber::{Flow, Subscriber};
 
@@ -22,13 +22,13 @@ impl<W> Broker<W> {
         if !self.is_consumer_of(on, id) {
             return Err(Refusal::ForeignConsumer);
         }
-        self.stop(id, now, effects);
+        self.end_consumer(id, now, effects);
         Ok(())
     }
 
     /// Ends a consumer whose owner has let go of it.
     pub(crate) fn release(&mut self, id: ConsumerId, now: Instant, effects: &mut Effects<W>) {
-        self.stop(id, now, effects);
+        self.end_consumer(id, now, effects);
         if let Some(subscriber) = self.subscribers.get_mut(&id) {
             subscriber.released = true;
             if subscriber.is_done() {
@@ -41,24 +41,36 @@ impl<W> Broker<W> {
     pub(crate) fn end(
         &mut self,
         on: ConnectionId,
-        cause: Refusal,
+        cause: &Refusal,
         now: Instant,
         effects: &mut Effects<W>,
     ) {
-        let Some(connection) = self.connections.get_mut(&on) else {
-            return;
-        };
-        if connection.ended.is_some() {
-            return;
+        self.end_all(&[on], cause, now, effects);
+    }
+
+    fn end_all(
+        &mut self,
+        all: &[ConnectionId],
+        cause: &Refusal,
+        now: Instant,
+        effects: &mut Effects<W>,
+    ) {
+        let told = (*cause == Refusal::Severed).then_some(cause);
+        let mut consumers = Vec::new();
+        for on in all {
+            let Some(connection) = self.connections.get_mut(on) else {
+                continue;
+            };
+            if connection.ended.is_none() {
+                connection.ended = Some(cause.clone());
+                consumers.extend_from_slice(&connection.consumers);
+                self.held.refuse_of(*on, cause, effects);
+            }
         }
-        self.held.refuse_of(on, &cause, effects);
-        let told = (cause == Refusal::Severed).then(|| cause.clone());
-        connection.ended = Some(cause);
-        let consumers = connection.consumers.clone();
         // All of them leave before anything is dispatched, or one of them would get it.
         let mut touched = Vec::new();
         for id in consumers {
-            touched.extend(self.detach(id, told.as_ref(), effects));
+            touched.extend(self.detach(id, told, effects));
             let Some(subscriber) = self.subscribers.get_mut(&id) else {
                 continue;
             };
@@ -75,9 +87,38 @@ impl<W> Broker<W> {
         }
     }
 
+    /// Ends every connection, as if the broker had been killed and had come back: shared queues
+    /// stay with the persistent messages in them, and all else is gone.
+    pub(crate) fn crash(&mut self, now: Instant, effects: &mut Effects<W>) {
+        let connections: Vec<_> = self.connections.keys().copied().collect();
+        self.end_all(&connections, &Refusal::Severed, now, effects);
+        // Those that waited for their first consumer.
+        let is_transient =
+            |queue: &Queue| queue.ownership == Ownership::Shared(QueueKind::Transient);
+        let doomed = |(id, queue): (&QueueId, &Queue)| is_transient(queue).then_some(*id);
+        let doomed: Vec<_> = self.queues.iter().filter_map(doomed).collect();
+        for id in doomed {
+            self.remove_queue(id, effects);
+        }
+        for queue in self.queues.values_mut() {
+            queue.crash(effects);
+        }
+    }
+
+    /// Crashes, and stays away.
+    pub(crate) fn stop(&mut self, now: Instant, effects: &mut Effects<W>) {
+        self.stopped = true;
+        self.crash(now, effects);
+    }
+
+    /// Comes back.
+    pub(crate) const fn start(&mut self) {
+        self.stopped = false;
+    }
+
     /// Forgets a connection that nobody can use any more, once it has ended.
     pub(crate) fn forget(&mut self, on: ConnectionId, now: Instant, effects: &mut Effects<W>) {
-        self.end(on, Refusal::Closed, now, effects);
+        self.end(on, &Refusal::Closed, now, effects);
         self.connections.remove(&on);
     }
 
@@ -98,7 +139,7 @@ impl<W> Broker<W> {
         true
     }
 
-    fn stop(&mut self, id: ConsumerId, now: Instant, effects: &mut Effects<W>) {
+    fn end_consumer(&mut self, id: ConsumerId, now: Instant, effects: &mut Effects<W>) {
         if let Some(queue_id) = self.detach(id, None, effects) {
             self.rearrange(queue_id, now, effects);
         }
@@ -125,7 +166,7 @@ impl<W> Broker<W> {
         }
         match flow {
             Flow::Automatic => effects.dropped.extend(unread.map(|entry| entry.message)),
-            Flow::Settled(_) => self.take_back(queue_id, unread, effects),
+            Flow::Settled { .. } => self.take_back(queue_id, unread, effects),
         }
         Some(queue_id)
     }
@@ -139,7 +180,9 @@ impl<W> Broker<W> {
     ) {
         match self.queues.get_mut(&queue_id) {
             // From the last to the first, so that each goes to the very front as a rule.
-            Some(queue) => entries.rev().for_each(|entry| queue.take_back(entry)),
+            Some(queue) => entries
+                .rev()
+                .for_each(|entry| queue.take_back(entry, effects)),
             None => effects.dropped.extend(entries.map(|entry| entry.message)),
         }
     }

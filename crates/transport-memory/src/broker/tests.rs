@@ -5,29 +5,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rpc_core::{
-    AckToken, Address, ConsumerId, Expiration, Fate, Message, QueueKind, QueueSpec, ShortString,
+    AckToken, Address, ConsumerId, Expiration, Fate, Message, Misdeclared, QueueKind, QueueSpec,
+    ShortString,
 };
 
-use super::{Broker, ConnectionId, DIRECT_PREFIX, Parcel, Received};
+use super::{Broker, ConnectionId, DIRECT_PREFIX, Parcel, Received, Settle};
 use crate::effects::Effects;
 use crate::queue::Ownership;
 use crate::refusal::Refusal;
 
-const WORK: ShortString = ShortString::from_static("work");
+pub(super) const WORK: ShortString = ShortString::from_static("work");
 
 /// A broker with one connection, the queue `work`, and a clock.
-struct Bench {
-    broker: Broker<u32>,
-    on: ConnectionId,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) broker: Broker<u32>,
+    pub(super) on: ConnectionId,
+    pub(super) now: Instant,
     woken: Vec<u32>,
 }
 
 impl Bench {
-    fn new(kind: QueueKind, max_ready: usize) -> Self {
+    pub(super) fn new(kind: QueueKind, max_ready: usize) -> Self {
+        let mut this = Self::empty(max_ready);
+        this.declare(&QueueSpec::new(WORK, kind)).unwrap();
+        this
+    }
+
+    /// Without the queue.
+    pub(super) fn empty(max_ready: usize) -> Self {
         let mut broker = Broker::new(NonZeroUsize::new(max_ready).unwrap());
         let on = broker.connect();
-        broker.declare(on, &QueueSpec::new(WORK, kind)).unwrap();
         Self {
             broker,
             on,
@@ -36,41 +43,58 @@ impl Bench {
         }
     }
 
-    fn with<R>(
+    pub(super) fn with<R>(
         &mut self,
         verb: impl FnOnce(&mut Broker<u32>, ConnectionId, Instant, &mut Effects<u32>) -> R,
     ) -> R {
         let mut effects = Effects::default();
         let result = verb(&mut self.broker, self.on, self.now, &mut effects);
+        self.broker.bury(self.now, &mut effects);
         self.woken.extend(effects.wakes.into_iter());
         result
     }
 
-    fn publish(&mut self, to: &str, body: &str) -> Result<(), Refusal> {
+    pub(super) fn publish(&mut self, to: &str, body: &str) -> Result<(), Refusal> {
         self.publish_message(to, Message::new(body.to_owned()))
     }
 
-    fn publish_message(&mut self, to: &str, message: Message) -> Result<(), Refusal> {
+    pub(super) fn publish_message(&mut self, to: &str, message: Message) -> Result<(), Refusal> {
         let to = Address::try_from(to).unwrap();
         self.with(|broker, on, now, effects| {
             broker.publish(on, &to, Arc::new(message), now, effects)
         })
     }
 
-    fn publish_for(&mut self, body: &str, millis: u64) {
+    pub(super) fn publish_for(&mut self, body: &str, millis: u64) {
         let mut message = Message::new(body.to_owned());
         message.expiration = Some(Expiration::after(Duration::from_millis(millis)));
         self.publish_message("work", message).unwrap();
     }
 
-    fn consume(&mut self, prefetch: usize) -> ConsumerId {
+    pub(super) fn declare(&mut self, spec: &QueueSpec) -> Result<(), Refusal> {
+        self.broker.declare(self.on, spec)
+    }
+
+    pub(super) fn consume(&mut self, prefetch: usize) -> ConsumerId {
+        self.consume_from(&WORK, prefetch)
+    }
+
+    pub(super) fn consume_from(&mut self, name: &ShortString, prefetch: usize) -> ConsumerId {
         let id = ConsumerId::unique();
-        self.with(|broker, on, now, effects| broker.consume(on, id, &WORK, prefetch, now, effects))
+        self.with(|broker, on, now, effects| broker.consume(on, id, name, prefetch, now, effects))
             .unwrap();
         id
     }
 
-    fn parcel(&mut self, id: ConsumerId) -> Option<Parcel> {
+    pub(super) fn acknowledge(&mut self, token: &AckToken) -> Result<(), Refusal> {
+        self.with(|broker, on, now, effects| broker.settle(on, token, Settle::Done, now, effects))
+    }
+
+    pub(super) fn sever(&mut self) {
+        self.with(|broker, on, now, effects| broker.end(on, &Refusal::Severed, now, effects));
+    }
+
+    pub(super) fn parcel(&mut self, id: ConsumerId) -> Option<Parcel> {
         match self.broker.receive(id)? {
             Received::Parcel(parcel) => Some(parcel),
             Received::End(_) => None,
@@ -82,19 +106,19 @@ impl Bench {
         Some(String::from_utf8(parcel.message.body.to_vec()).unwrap())
     }
 
-    fn token(&mut self, id: ConsumerId) -> AckToken {
+    pub(super) fn token(&mut self, id: ConsumerId) -> AckToken {
         self.parcel(id).unwrap().token.unwrap()
     }
 
-    fn settle(&mut self, token: &AckToken, fate: Fate) -> Result<(), Refusal> {
-        self.with(|broker, on, now, effects| broker.settle(on, token, fate, now, effects))
+    pub(super) fn settle(&mut self, token: &AckToken, fate: Fate) -> Result<(), Refusal> {
+        self.with(|broker, on, now, effects| broker.settle(on, token, fate.into(), now, effects))
     }
 
     fn cancel(&mut self, id: ConsumerId) -> Result<(), Refusal> {
         self.with(|broker, on, now, effects| broker.cancel(on, id, now, effects))
     }
 
-    fn ready(&mut self) -> Option<usize> {
+    pub(super) fn ready(&mut self) -> Option<usize> {
         self.with(|broker, _, now, effects| broker.ready_len(&WORK, now, effects))
     }
 }
@@ -127,12 +151,9 @@ fn what_comes_back_takes_its_old_place_and_is_marked() {
     }
     let second = bench.consume(9);
     let seen: Vec<_> = std::iter::from_fn(|| bench.parcel(second))
-        .map(|parcel| (parcel.message.body[0], parcel.redelivered))
+        .map(|parcel| (parcel.message.body[0], parcel.returns))
         .collect();
-    assert_eq!(
-        seen,
-        [(b'0', true), (b'1', true), (b'2', true), (b'3', false)]
-    );
+    assert_eq!(seen, [(b'0', 1), (b'1', 1), (b'2', 1), (b'3', 0)]);
 }
 
 #[test]
@@ -208,8 +229,7 @@ fn a_declaration_checks_the_kind_and_the_name() {
     assert_eq!(declare("work", QueueKind::Passive), Ok(()));
     let differs = Refusal::Differs {
         name: WORK,
-        is: QueueKind::Durable,
-        wanted: QueueKind::Quorum,
+        argument: "x-queue-type",
     };
     assert_eq!(declare("work", QueueKind::Quorum), Err(differs));
     let none = ShortString::from_static("none");
@@ -217,13 +237,15 @@ fn a_declaration_checks_the_kind_and_the_name() {
         declare("none", QueueKind::Passive),
         Err(Refusal::NoQueue(none))
     );
-    for reserved in ["", "amq.mine"] {
-        let name = ShortString::from_static(reserved);
-        assert_eq!(
-            declare(reserved, QueueKind::Durable),
-            Err(Refusal::Reserved(name))
-        );
-    }
+    let reserved = ShortString::from_static("amq.mine");
+    assert_eq!(
+        declare("amq.mine", QueueKind::Durable),
+        Err(Refusal::Reserved(reserved))
+    );
+    assert_eq!(
+        declare("", QueueKind::Durable),
+        Err(Refusal::Misdeclared(Misdeclared::NoName))
+    );
 }
 
 #[test]
@@ -333,7 +355,7 @@ fn a_severed_connection_gives_all_back_and_tells_the_cause_once() {
         bench.publish("work", body).unwrap();
     }
     let token = bench.token(a);
-    bench.with(|broker, on, now, effects| broker.end(on, Refusal::Severed, now, effects));
+    bench.with(|broker, on, now, effects| broker.end(on, &Refusal::Severed, now, effects));
     assert_eq!(bench.ready(), Some(3));
     assert_eq!(bench.broker.unsettled_len(&WORK), Some(0));
     for id in [a, b] {
