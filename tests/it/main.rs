@@ -7,5 +7,4 @@ mod conformance;
 mod faults;
 mod given_up;
 mod interop;
-mod proxy;
 mod rows;
