@@ -1,5 +1,6 @@
 //! The broker that tests run on, as the environment names it.
 
+use fault_proxy::Proxy;
 use rpc_core::ShortString;
 
 /// The URL of the broker.
@@ -22,4 +23,16 @@ pub(crate) fn url() -> String {
 pub(crate) fn queue(about: &str) -> ShortString {
     let unique = uuid::Uuid::new_v4().simple();
     ShortString::new(format!("test-{about}-{unique}")).expect("it is short")
+}
+
+/// The same broker through a proxy, and its URL that way.
+#[must_use]
+pub(crate) fn proxied(url: &str) -> (Proxy, String) {
+    let mut url = url::Url::parse(url).expect("it is a URL");
+    let host = url.host_str().expect("it names a host").to_owned();
+    let proxy = Proxy::to((host.as_str(), url.port().unwrap_or(5672))).expect("there is a port");
+    url.set_ip_host(proxy.address().ip())
+        .expect("amqp has hosts");
+    url.set_port(Some(proxy.port())).expect("amqp has ports");
+    (proxy, url.into())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fault_proxy::{Direction, End, Proxy};
 use rpc_core::proto::client::Request;
 use rpc_core::{
     CallError, CallOptions, Certainty, ClientOptions, Code, ConsumeOptions, ErrorKind, QueueKind,
@@ -14,7 +15,6 @@ use rpc_core::{
 };
 use transport_conformance::{Backend, Caller, Connection, Serving};
 
-use crate::proxy::Proxy;
 use crate::{broker, rows};
 
 /// A password that must be seen nowhere.
@@ -155,8 +155,8 @@ struct Scene {
 impl Scene {
     fn set<R: Backend + 'static>(row: impl Fn(&str) -> R) -> Self {
         let url = broker::url();
-        let proxy = Proxy::to(&url);
-        let (direct_row, faulty_row) = (row(&url), row(&proxy.url(&url)));
+        let (proxy, faulty_url) = broker::proxied(&url);
+        let (direct_row, faulty_row) = (row(&url), row(&faulty_url));
         let direct = direct_row.connect().unwrap();
         let connection = faulty_row.connect().unwrap();
         let queue = broker::queue("faults");
@@ -226,7 +226,7 @@ fn a_cut_ends_open_calls_at_once<R: Backend + 'static>(row: impl Fn(&str) -> R) 
     let calls = [(); 3].map(|()| scene.client.begin(CallOptions::default(), request("wait")));
     scene.expect(4);
     let cut = Instant::now();
-    scene.proxy.cut();
+    scene.proxy.end_all(End::Cut);
     for mut call in calls {
         let ended = call.end_within(Duration::from_secs(1));
         let error = ended
@@ -257,7 +257,9 @@ fn a_freeze_ends_calls_at_their_deadline<R: Backend + 'static>(row: impl Fn(&str
         .client
         .begin(CallOptions::timeout(limit), request("wait"));
     scene.expect(2);
-    scene.proxy.freeze();
+    for direction in Direction::BOTH {
+        scene.proxy.pause(direction);
+    }
     let begun = Instant::now();
     let error = scene.next_call();
     let took = begun.elapsed();

@@ -7,6 +7,5 @@ mod conformance;
 mod faults;
 mod given_up;
 mod interop;
-mod proxy;
 mod queues;
 mod rows;

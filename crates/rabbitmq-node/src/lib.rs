@@ -25,6 +25,7 @@
 //! frame of a connection.
 
 mod builder;
+mod cluster;
 mod epmd;
 mod error;
 mod installation;
@@ -37,6 +38,7 @@ mod state;
 mod watchdog;
 
 pub use crate::builder::Builder;
+pub use crate::cluster::Cluster;
 pub use crate::error::{Error, Result};
 pub use crate::installation::Installation;
 pub use crate::node::Node;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rabbitmq_node::{Error, Node};
+use rabbitmq_node::{Cluster, Error, Node};
 
 fn accepts(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -135,4 +135,33 @@ fn failed_start_quotes_the_node() {
         matches!(error, Error::Start { .. }) && text.contains("no_such_setting"),
         "{text}"
     );
+}
+
+#[test]
+#[ignore = "needs RabbitMQ installed: run cargo xtask test"]
+fn nodes_of_a_cluster_know_each_other_and_come_back() {
+    let mut cluster = Cluster::start(3, Node::builder).expect("a cluster");
+    let declare = "rabbit_amqqueue:declare(rabbit_misc:r(<<\"/\">>, queue, <<\"q\">>), true, false, \
+         [{<<\"x-queue-type\">>, longstr, <<\"quorum\">>}], none, <<\"guest\">>).";
+    cluster.nodes()[1].ctl(&["eval", declare]).expect("a queue");
+    let leader = cluster.leader("q").expect("asked").expect("a leader");
+    assert_eq!(cluster.leader("no-such-queue").expect("asked"), None);
+    cluster.nodes_mut()[leader].kill().expect("killed");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while cluster
+        .leader("q")
+        .expect("asked")
+        .is_none_or(|now| now == leader)
+    {
+        assert!(Instant::now() < deadline, "the others elect another");
+    }
+    cluster.nodes_mut()[leader].restart().expect("restarted");
+    assert_eq!(cluster.urls().len(), 3);
+    let dirs: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| node.dir().to_path_buf())
+        .collect();
+    drop(cluster);
+    assert!(dirs.iter().all(|dir| !mentioned_by_a_process(dir)));
 }

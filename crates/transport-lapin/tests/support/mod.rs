@@ -2,14 +2,13 @@
 #![allow(dead_code, reason = "neither binary uses all of it")]
 
 use std::error::Error;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU16;
 use std::pin::pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fault_proxy::{Direction, End};
 use lapin::options::QueueDeleteOptions;
 use rpc_core::park::block_on_until;
 use rpc_core::{
@@ -148,88 +147,36 @@ pub(crate) fn by_hand(say: impl AsyncFnOnce(&lapin::Channel)) {
     });
 }
 
-/// A relay in front of the broker that can swallow what the broker says, and cut one connection.
-pub(crate) struct Proxy {
-    port: u16,
-    state: Arc<Relay>,
-}
-
-#[derive(Default)]
-pub(crate) struct Relay {
-    /// Client and broker side of each connection, in the order they came.
-    pairs: Mutex<Vec<(TcpStream, TcpStream)>>,
-    hole: std::sync::atomic::AtomicBool,
-    deaf: Mutex<bool>,
-    hears: Condvar,
-}
+/// The broker seen through the fault proxy, in the words of these tests.
+pub(crate) struct Proxy(fault_proxy::Proxy);
 
 impl Proxy {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Relay::default());
-        let relay = Arc::clone(&state);
-        let target = url();
-        thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let far = TcpStream::connect((target.host(), target.port())).unwrap();
-                for stream in [&near, &far] {
-                    stream.set_nodelay(true).unwrap();
-                }
-                let ends = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                relay.pairs.lock().unwrap().push(ends);
-                let (near2, far2) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                let ears = Arc::clone(&relay);
-                pump(near2, far2, move || {
-                    let deaf = ears.deaf.lock().unwrap();
-                    drop(ears.hears.wait_while(deaf, |deaf| *deaf).unwrap());
-                    true
-                });
-                let mouth = Arc::clone(&relay);
-                pump(far, near, move || {
-                    !mouth.hole.load(std::sync::atomic::Ordering::SeqCst)
-                });
-            }
-        });
-        Self { port, state }
+        let url = url();
+        Self(fault_proxy::Proxy::to((url.host(), url.port())).unwrap())
     }
 
     pub(crate) fn url(&self) -> AmqpUrl {
         let url = url();
         let user = format!("{}:{}", url.username(), url.expose_password());
-        other_url(&format!("{user}@127.0.0.1:{}", self.port), "/")
+        other_url(&format!("{user}@127.0.0.1:{}", self.0.port()), "/")
     }
 
     /// What the broker says from now on is lost.
     pub(crate) fn hole(&self) {
-        self.state
-            .hole
-            .store(true, std::sync::atomic::Ordering::SeqCst);
+        self.0.swallow(Direction::Down);
     }
 
     /// The broker reads nothing any more, or goes on reading.
     pub(crate) fn set_deaf(&self, deaf: bool) {
-        *self.state.deaf.lock().unwrap() = deaf;
-        self.state.hears.notify_all();
+        if deaf {
+            self.0.pause(Direction::Up);
+        } else {
+            self.0.resume(Direction::Up);
+        }
     }
 
     pub(crate) fn cut(&self, number: usize) {
-        let pairs = self.state.pairs.lock().unwrap();
-        for stream in [&pairs[number].0, &pairs[number].1] {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        assert!(self.0.end(number, End::Cut), "there is no such connection");
     }
-}
-
-/// Relays as long as it can, what `passes` when it has been read.
-fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn() -> bool + Send + 'static) {
-    thread::spawn(move || {
-        let mut buffer = [0; 16 * 1024];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if passes() && to.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-    });
 }
