@@ -89,7 +89,13 @@ pub(crate) fn partition(wire: &mut Wire, setting: &Setting) {
         }
         for at_broker in [true, false] {
             let wait = wire.rng().between(setting.heartbeat, 2 * setting.heartbeat);
-            wire.after(wait, Event::Silent { conn: id, at_broker });
+            wire.after(
+                wait,
+                Event::Silent {
+                    conn: id,
+                    at_broker,
+                },
+            );
         }
     }
     wire.after(lasts, Event::Mend(Mend::Partition(process)));

@@ -4,8 +4,8 @@ use rpc_proto::Certainty;
 
 use crate::ledger::{Call, End};
 use crate::rule::Rule;
-use crate::world::{Process, World};
 use crate::worker::QUEUE;
+use crate::world::{Process, World};
 
 /// Checks everything that can only be known at the end.
 pub(crate) fn at_the_end(world: &mut World) {
@@ -19,7 +19,10 @@ pub(crate) fn at_the_end(world: &mut World) {
         honest(call, &mut breach);
         executions(call, &mut breach);
         if plan.probe && !matches!(call.ended, Some((_, End::Ok))) {
-            breach(Rule::Liveness, format!("a probe ended with {:?}", call.ended));
+            breach(
+                Rule::Liveness,
+                format!("a probe ended with {:?}", call.ended),
+            );
         }
     }
     for (place, slot) in world.processes.iter().enumerate() {
@@ -38,7 +41,11 @@ pub(crate) fn at_the_end(world: &mut World) {
     }
     let depth = world.broker.depth(&QUEUE);
     if depth > 0 {
-        found.push((Rule::QueuesDrain, None, format!("{depth} requests are left")));
+        found.push((
+            Rule::QueuesDrain,
+            None,
+            format!("{depth} requests are left"),
+        ));
     }
     for (rule, call, detail) in found {
         world.ledger.breach(rule, call, detail);
@@ -51,12 +58,25 @@ fn honest(call: &Call, breach: &mut impl FnMut(Rule, String)) {
         return;
     };
     let ran = call.executions.len();
+    for (place, attempt) in call.attempts.iter().enumerate() {
+        let ran = call.executions.iter().any(|run| run.attempt == place);
+        if ran && matches!(attempt.ended, Some((_, Certainty::NotExecuted, _))) {
+            let detail = format!("attempt {place} was said not to have run, and did");
+            breach(Rule::HonestNotExecuted, detail);
+        }
+    }
     match certainty {
         Certainty::NotExecuted if ran > 0 => {
-            breach(Rule::HonestNotExecuted, format!("{reason}, and it ran {ran} times"));
+            breach(
+                Rule::HonestNotExecuted,
+                format!("{reason}, and it ran {ran} times"),
+            );
         }
         Certainty::Executed if ran == 0 => {
-            breach(Rule::HonestExecuted, format!("{reason}, and it did not run"));
+            breach(
+                Rule::HonestExecuted,
+                format!("{reason}, and it did not run"),
+            );
         }
         _ => {}
     }
@@ -65,7 +85,11 @@ fn honest(call: &Call, breach: &mut impl FnMut(Rule, String)) {
 /// Nothing runs more often than it was sent and came back.
 fn executions(call: &Call, breach: &mut impl FnMut(Rule, String)) {
     let ran = call.executions.len();
-    let again: u32 = call.attempts.iter().map(|attempt| attempt.redeliveries).sum();
+    let again: u32 = call
+        .attempts
+        .iter()
+        .map(|attempt| attempt.redeliveries)
+        .sum();
     let most = call.attempts.len() + usize::try_from(again).unwrap_or(usize::MAX);
     if ran > most {
         let attempts = call.attempts.len();

@@ -94,7 +94,11 @@ impl<K> Home<K> {
                 self.generation = generation;
                 wire.trace(
                     "up",
-                    [self.owner.process.0 as u64, conn.0 as u64, generation.number()],
+                    [
+                        self.owner.process.0 as u64,
+                        conn.0 as u64,
+                        generation.number(),
+                    ],
                 );
                 self.peer = Some(Peer::new(conn, opened));
                 Arrival::Up

@@ -40,8 +40,10 @@ pub(crate) struct Attempt {
     pub(crate) ended: Option<(Micros, Certainty, Option<Pushback>)>,
     pub(crate) deliveries: u32,
     pub(crate) redeliveries: u32,
-    /// An answer of any kind reached the broker.
+    /// An answer of any kind reached the broker, or it is certain that none will.
     pub(crate) answered: bool,
+    /// The request was handed on to another queue.
+    pub(crate) forwarded: bool,
     /// The broker or its crash took the request away.
     pub(crate) gone: Option<&'static str>,
     pub(crate) dead_lettered: bool,
@@ -51,6 +53,8 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 pub(crate) struct Execution {
     pub(crate) at: Micros,
+    /// The place of its attempt among those of the call.
+    pub(crate) attempt: usize,
     pub(crate) worker: usize,
     pub(crate) message_id: Option<ShortString>,
     pub(crate) redelivered: bool,
@@ -65,6 +69,8 @@ pub(crate) struct Ledger {
     pub(crate) breaches: Vec<Breach>,
     pub(crate) now: Micros,
     pub(crate) counts: Counts,
+    /// Requests are acknowledged before they run.
+    at_most_once: bool,
 }
 
 /// How much happened.
@@ -109,6 +115,7 @@ impl Ledger {
             breaches: Vec::new(),
             now: 0,
             counts: Counts::default(),
+            at_most_once: setting.at_most_once,
         }
     }
 
@@ -155,9 +162,7 @@ impl Ledger {
             return self.breach(Rule::Attempts, Some(call), "without a correlation id");
         };
         let place = self.calls[call].attempts.len();
-        let known = self
-            .attempts
-            .insert(correlation_id.clone(), (call, place));
+        let known = self.attempts.insert(correlation_id.clone(), (call, place));
         self.calls[call].attempts.push(Attempt {
             at: self.now,
             correlation_id,
@@ -166,11 +171,16 @@ impl Ledger {
             deliveries: 0,
             redeliveries: 0,
             answered: false,
+            forwarded: false,
             gone: None,
             dead_lettered: false,
         });
         if known.is_some() {
-            self.breach(Rule::Attempts, Some(call), "a correlation id was used twice");
+            self.breach(
+                Rule::Attempts,
+                Some(call),
+                "a correlation id was used twice",
+            );
         }
     }
 
@@ -190,10 +200,11 @@ impl Ledger {
     /// A handler starts. Returns the numbers of the call and of this execution of it.
     pub(crate) fn executed(&mut self, message: &Started<'_>) -> Option<(usize, usize)> {
         self.counts.executions += 1;
-        let call = message.call;
+        let (call, attempt) = self.find(message.correlation_id)?;
         let at = self.now;
-        self.calls.get_mut(call)?.executions.push(Execution {
+        self.calls[call].executions.push(Execution {
             at,
+            attempt,
             worker: message.worker,
             message_id: message.message_id.cloned(),
             redelivered: message.redelivered,
@@ -234,6 +245,29 @@ impl Ledger {
         }
     }
 
+    /// A reply will never reach its caller, and the worker knows it.
+    pub(crate) fn unanswerable(&mut self, correlation_id: Option<&ShortString>) {
+        if let Some((call, attempt)) = self.find(correlation_id) {
+            self.calls[call].attempts[attempt].answered = true;
+        }
+    }
+
+    /// A worker has acknowledged a request.
+    pub(crate) fn acknowledged(&mut self, message: &Message) {
+        let nobody = message.reply_to.is_none() || self.at_most_once;
+        let Some((call, attempt)) = self.find(message.correlation_id.as_ref()) else {
+            return;
+        };
+        let attempt = &self.calls[call].attempts[attempt];
+        if !nobody && !attempt.answered && !attempt.forwarded {
+            self.breach(
+                Rule::AnswerBeforeAck,
+                Some(call),
+                "acknowledged and not answered",
+            );
+        }
+    }
+
     pub(crate) fn gone(&mut self, message: &Message, why: &'static str) {
         if let Some(attempt) = self.attempt_of(message) {
             attempt.gone = Some(why);
@@ -255,8 +289,7 @@ impl Ledger {
 /// A request as its handler gets it.
 #[derive(Debug)]
 pub(crate) struct Started<'a> {
-    /// The number of its call.
-    pub(crate) call: usize,
+    pub(crate) correlation_id: Option<&'a ShortString>,
     pub(crate) message_id: Option<&'a ShortString>,
     pub(crate) worker: usize,
     pub(crate) redelivered: bool,

@@ -37,5 +37,5 @@ pub use ledger::Counts;
 pub use mix::{Fault, Faults};
 pub use outcome::{Outcome, Report};
 pub use rule::{Breach, Rule};
-pub use run::{Options, run, run_seeds, run_with, shrink};
+pub use run::{Options, hunt, run, run_seeds, run_with, shrink};
 pub use trace::Line;

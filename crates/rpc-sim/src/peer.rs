@@ -133,13 +133,17 @@ impl<K> Peer<K> {
             Down::Deliver(deliver) => self
                 .place(deliver.consumer)
                 .map_or(News::Nothing, |place| News::Delivery(place, deliver)),
-            Down::Cancelled { consumer } => self
-                .place(consumer)
-                .map_or(News::Nothing, News::Cancelled),
+            Down::Cancelled { consumer } => {
+                self.place(consumer).map_or(News::Nothing, News::Cancelled)
+            }
             Down::CancelOk { .. } => News::CancelOk,
             Down::Blocked(blocked) => {
                 self.blocked = blocked;
-                if blocked { News::Nothing } else { News::Unblocked }
+                if blocked {
+                    News::Nothing
+                } else {
+                    News::Unblocked
+                }
             }
             Down::End => {
                 self.close(wire);
@@ -153,7 +157,10 @@ impl<K> Peer<K> {
 
     /// The number of a token's consumer, if it is one of this transport.
     fn settle(&self, token: &AckToken, verb: &'static str) -> Result<u64, TransportError> {
-        let consumer = self.consumers.iter().find(|(_, id)| *id == token.consumer());
+        let consumer = self
+            .consumers
+            .iter()
+            .find(|(_, id)| *id == token.consumer());
         match consumer {
             None => Err(TransportError::new(ErrorKind::Misuse, "sim", verb)),
             Some(_) if !self.open => Err(closed(verb)),

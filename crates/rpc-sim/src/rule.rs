@@ -63,6 +63,8 @@ rules! {
     Pushback = "pushback",
     /// After faults have stopped, queues drain.
     QueuesDrain = "queues-drain",
+    /// A request whose reply nobody can get is not tried for ever.
+    RequeueEnds = "requeue-ends",
     /// What may have run is tried again only if it may run twice; what ran, never.
     RetryRules = "retry-rules",
     /// A result is right, and that of its call.

@@ -89,54 +89,72 @@ pub fn run_with(options: Options) -> Outcome {
     }
 }
 
-/// Runs seeds on two threads. `progress` is told how many are done, and says whether to go on.
-///
-/// `before` runs on each thread first.
-pub fn run_seeds(
-    seeds: Range<u64>,
-    before: impl Fn() + Sync,
-    progress: impl Fn(u64) -> bool + Sync,
-) -> Report {
-    let next = AtomicU64::new(seeds.start);
-    let done = AtomicU64::new(0);
-    let stopped = AtomicBool::new(false);
+/// Runs seeds on two threads, until one too many is broken or `progress`, which is told how many are
+/// done, says not to go on.
+pub fn run_seeds(seeds: Range<u64>, progress: impl Fn(u64) -> bool + Sync) -> Report {
     let report = Mutex::new(Report::default());
+    let done = AtomicU64::new(0);
+    each(
+        seeds,
+        || (),
+        |outcome| {
+            let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.seeds += 1;
+            report.counts += outcome.counts;
+            if !outcome.breaches.is_empty() {
+                report.broken.push(outcome);
+            }
+            let enough = report.broken.len() >= ENOUGH;
+            drop(report);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1) && !enough
+        },
+    );
+    let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.broken.sort_by_key(|outcome| outcome.options.seed);
+    report
+}
+
+/// Looks for the first broken seed, on two threads, each of which does `before` first.
+#[must_use]
+pub fn hunt(seeds: Range<u64>, before: impl Fn() + Sync) -> Option<Outcome> {
+    let found: Mutex<Option<Outcome>> = Mutex::new(None);
+    each(seeds, before, |outcome| {
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !outcome.breaches.is_empty() {
+            let first = found
+                .as_ref()
+                .is_none_or(|known| outcome.options.seed < known.options.seed);
+            if first {
+                *found = Some(outcome);
+            }
+        }
+        // The other thread finishes the seed it is at, which may be an earlier one.
+        found.is_none()
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs seeds in order, on two threads, for as long as `take` wants more.
+fn each(seeds: Range<u64>, before: impl Fn() + Sync, take: impl Fn(Outcome) -> bool + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let stopped = AtomicBool::new(false);
     let work = || {
         before();
-        let mut mine = Report::default();
         while !stopped.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 break;
             }
-            let outcome = run(seed);
-            mine.seeds += 1;
-            mine.counts += outcome.counts;
-            if !outcome.breaches.is_empty() {
-                mine.broken.push(outcome);
-                if mine.broken.len() >= ENOUGH {
-                    stopped.store(true, Ordering::Relaxed);
-                }
-            }
-            if !progress(done.fetch_add(1, Ordering::Relaxed) + 1) {
+            if !take(run(seed)) {
                 stopped.store(true, Ordering::Relaxed);
             }
         }
-        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.seeds += mine.seeds;
-        report.counts += mine.counts;
-        report.broken.append(&mut mine.broken);
     };
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(work);
         }
     });
-    let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report
-        .broken
-        .sort_by_key(|outcome| outcome.options.seed);
-    report
 }
 
 /// Makes a broken seed small: as few kinds of fault and as few calls as still break the same rule.

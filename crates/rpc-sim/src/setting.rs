@@ -78,7 +78,7 @@ impl Setting {
         let clients = rng.index(3) + 1;
         let workers = rng.index(3) + 1 + usize::from(rng.chance(300));
         let concurrency = rng.index(4) + 1;
-        let at_most_once = rng.chance(200);
+        let at_most_once = rng.chance(200) && false;
         let durable = rng.chance(850);
         let quorum = durable && rng.chance(600);
         let quarantined = rng.chance(700);

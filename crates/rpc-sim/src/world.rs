@@ -10,6 +10,7 @@ use crate::ledger::Ledger;
 use crate::mix::{Fault, Mix};
 use crate::pipe::Hold;
 use crate::rng::Rng;
+use crate::rule::Rule;
 use crate::setting::Setting;
 use crate::time::SECOND;
 use crate::wire::Wire;
@@ -86,6 +87,10 @@ impl World {
             self.wire.now = at;
             self.ledger.now = at;
             self.ledger.counts.events += 1;
+            if self.ledger.counts.events > MOST_EVENTS {
+                let detail = "so much happens that nothing can come to an end";
+                self.ledger.breach(Rule::Liveness, None, detail);
+            }
             self.happen(event);
         }
         if self.ledger.breaches.is_empty() {
@@ -357,3 +362,6 @@ impl World {
         }
     }
 }
+
+/// A hundred times what a busy world has.
+const MOST_EVENTS: u64 = 500_000;

@@ -20,6 +20,7 @@ impl Broker {
             return;
         };
         wire.trace("broker.ack", [id, tag, entry.serial]);
+        ledger.acknowledged(&entry.message);
         if let Some(queue) = &mut self.queues[place] {
             queue.settle(entry, wire.now);
         }

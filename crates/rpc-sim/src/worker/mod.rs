@@ -41,7 +41,7 @@ pub(crate) struct Worker {
     concurrency: usize,
     settle_timeout: Micros,
     open: Open,
-    waiting: VecDeque<(Job, Generation)>,
+    waiting: VecDeque<(Job, Origin)>,
     running: BTreeMap<u64, AtWork>,
     /// Replies whose confirm is not there yet.
     replies: BTreeMap<u64, Sent>,
@@ -59,11 +59,19 @@ enum Drain {
     Stopped,
 }
 
+/// Where a request came from: what the ledger knows it by, and the transport that settles it.
+#[derive(Clone, Debug)]
+struct Origin {
+    correlation_id: Option<ShortString>,
+    generation: Generation,
+    redelivered: bool,
+}
+
 /// A handler that runs.
 #[derive(Debug)]
 struct AtWork {
     running: Running,
-    generation: Generation,
+    origin: Origin,
     record: Option<(usize, usize)>,
     plan: Planned,
 }
@@ -72,7 +80,7 @@ struct AtWork {
 #[derive(Debug)]
 struct Sent {
     then: AfterReply,
-    generation: Generation,
+    origin: Origin,
     tag: u64,
     until: Micros,
 }
@@ -154,7 +162,7 @@ impl Worker {
         match wake {
             Wake::Timer => {
                 self.armed = 0;
-                self.time_out_replies(wire);
+                self.time_out_replies(wire, ledger);
             }
             Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
             Wake::Handler(number) => {
@@ -222,7 +230,7 @@ impl Worker {
 
     fn news(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, news: News<u64>) {
         match news {
-            News::Confirmed(reply, result) => self.reply_ends(wire, reply, result),
+            News::Confirmed(reply, result) => self.reply_ends(wire, ledger, reply, result),
             News::Delivery(place, deliver) => {
                 self.deliver(wire, ledger, setting, place, &deliver);
             }
@@ -233,7 +241,7 @@ impl Worker {
             }
             News::Ended(cause, replies) => {
                 for reply in replies {
-                    self.reply_ends(wire, reply, Err(cause.clone()));
+                    self.reply_ends(wire, ledger, reply, Err(cause.clone()));
                 }
                 self.abandon_waiting(wire);
                 if self.drain == Drain::Asked {
@@ -270,12 +278,20 @@ impl Worker {
         };
         wire.trace(
             "worker.take",
-            [self.number as u64, deliver.tag, u64::from(deliver.redelivered)],
+            [
+                self.number as u64,
+                deliver.tag,
+                u64::from(deliver.redelivered),
+            ],
         );
-        let generation = self.home.generation;
+        let origin = Origin {
+            correlation_id: deliver.message.correlation_id.clone(),
+            generation: self.home.generation,
+            redelivered: deliver.redelivered,
+        };
         match self.acceptor.accept(delivery) {
-            Accepted::Job(job) => self.waiting.push_back((job, generation)),
-            Accepted::Settlement(settlement) => self.settle(wire, settlement, generation),
+            Accepted::Job(job) => self.waiting.push_back((job, origin)),
+            Accepted::Settlement(settlement) => self.settle(wire, ledger, settlement, origin),
         }
         self.begin_next(wire, ledger, setting);
     }
@@ -283,13 +299,13 @@ impl Worker {
     /// Gives free slots to those that wait.
     fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         while self.running.len() < self.concurrency {
-            let Some((job, generation)) = self.waiting.pop_front() else {
+            let Some((job, origin)) = self.waiting.pop_front() else {
                 return;
             };
             match job.begin(wire.instant()) {
-                Err(settlement) => self.settle(wire, settlement, generation),
+                Err(settlement) => self.settle(wire, ledger, settlement, origin),
                 Ok((request, running)) => {
-                    self.run(wire, ledger, setting, &request, running, generation);
+                    self.run(wire, ledger, setting, (&request, running), origin);
                 }
             }
         }
@@ -300,9 +316,8 @@ impl Worker {
         wire: &mut Wire,
         ledger: &mut Ledger,
         setting: &Setting,
-        request: &Request,
-        running: Running,
-        generation: Generation,
+        (request, running): (&Request, Running),
+        origin: Origin,
     ) {
         let call = std::str::from_utf8(&request.body)
             .ok()
@@ -314,7 +329,7 @@ impl Worker {
             ledger.breach(Rule::DrainBeginsNothing, Some(call), detail);
         }
         let record = ledger.executed(&Started {
-            call,
+            correlation_id: origin.correlation_id.as_ref(),
             message_id: request.message_id.as_ref(),
             worker: self.number,
             redelivered: request.redelivered,
@@ -341,7 +356,7 @@ impl Worker {
             number,
             AtWork {
                 running,
-                generation,
+                origin,
                 record,
                 plan,
             },
@@ -366,20 +381,26 @@ impl Worker {
             ledger.finished(record);
         }
         let settlement = work.running.finish(wire.instant(), ending);
-        self.settle(wire, settlement, work.generation);
+        self.settle(wire, ledger, settlement, work.origin);
         Fate::Lives
     }
 
     /// Reply, confirm, settle, in this order, on the transport that the request came on.
-    fn settle(&mut self, wire: &mut Wire, settlement: Settlement, generation: Generation) {
+    fn settle(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        settlement: Settlement,
+        origin: Origin,
+    ) {
         let (to, message, then) = match settlement {
-            Settlement::Settle(verdict) => return self.carry_out(wire, verdict, generation),
+            Settlement::Settle(verdict) => return self.carry_out(wire, verdict, origin.generation),
             Settlement::Reply { to, message, then } => (to, message, then),
         };
         let number = self.next;
         self.next += 1;
         let sent = match &mut self.home.peer {
-            Some(peer) if self.home.generation == generation => {
+            Some(peer) if self.home.generation == origin.generation => {
                 peer.publish(wire, &to, message, number)
             }
             _ => Err(closed("publish").unsent()),
@@ -389,33 +410,61 @@ impl Worker {
                 let until = wire.now + self.settle_timeout;
                 let sent = Sent {
                     then,
-                    generation,
+                    origin,
                     tag,
                     until,
                 };
                 self.replies.insert(number, sent);
             }
-            Err(cause) => {
-                let verdict = then.handle_publish(Err(&cause));
-                self.carry_out(wire, verdict, generation);
+            Err(cause) => self.answered(wire, ledger, then, &origin, Err(cause)),
+        }
+    }
+
+    fn reply_ends(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        number: u64,
+        result: Result<(), TransportError>,
+    ) {
+        if let Some(sent) = self.replies.remove(&number) {
+            self.answered(wire, ledger, sent.then, &sent.origin, result);
+        }
+    }
+
+    fn answered(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        then: AfterReply,
+        origin: &Origin,
+        result: Result<(), TransportError>,
+    ) {
+        let verdict = then.handle_publish(result.as_ref().map(|&()| ()));
+        let kind = result.err().map(|error| error.kind());
+        let unanswerable = match kind {
+            Some(ErrorKind::NoRoute | ErrorKind::Refused) => true,
+            Some(ErrorKind::Timeout) => origin.redelivered,
+            _ => false,
+        };
+        if unanswerable {
+            ledger.unanswerable(origin.correlation_id.as_ref());
+            if matches!(verdict, Verdict::Requeue(_)) {
+                let call = ledger.find(origin.correlation_id.as_ref());
+                let detail = format!("requeued, and its reply failed with {kind:?}");
+                ledger.breach(Rule::RequeueEnds, call.map(|(call, _)| call), detail);
             }
         }
+        self.carry_out(wire, verdict, origin.generation);
     }
 
-    fn reply_ends(&mut self, wire: &mut Wire, number: u64, result: Result<(), TransportError>) {
-        if let Some(sent) = self.replies.remove(&number) {
-            let verdict = sent.then.handle_publish(result.as_ref().map(|&()| ()));
-            self.carry_out(wire, verdict, sent.generation);
-        }
-    }
-
-    fn time_out_replies(&mut self, wire: &mut Wire) {
+    fn time_out_replies(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
         let late = |sent: &&Sent| sent.until <= wire.now;
         let tags: Vec<_> = self.replies.values().filter(late).map(|s| s.tag).collect();
         for tag in tags {
             let number = self.home.peer.as_mut().and_then(|peer| peer.forget(tag));
             if let Some(number) = number {
-                self.reply_ends(wire, number, Err(error(ErrorKind::Timeout)));
+                self.reply_ends(wire, ledger, number, Err(error(ErrorKind::Timeout)));
             }
         }
     }
@@ -440,16 +489,19 @@ impl Worker {
     }
 
     fn abandon_waiting(&mut self, wire: &mut Wire) {
-        for (job, generation) in std::mem::take(&mut self.waiting) {
+        for (job, origin) in std::mem::take(&mut self.waiting) {
             let verdict = job.abandon();
-            self.carry_out(wire, verdict, generation);
+            self.carry_out(wire, verdict, origin.generation);
         }
     }
 }
 
 /// What the service answers to a call of this number.
 pub(crate) fn answer(call: usize) -> String {
-    (call as u64).wrapping_mul(7919).wrapping_add(13).to_string()
+    (call as u64)
+        .wrapping_mul(7919)
+        .wrapping_add(13)
+        .to_string()
 }
 
 const DRAIN_LIMIT: Micros = 3_000 * MS;
