@@ -71,6 +71,14 @@ pub(crate) struct Ledger {
     pub(crate) counts: Counts,
     /// Requests are acknowledged before they run.
     at_most_once: bool,
+    budgets: Vec<Budget>,
+}
+
+/// What a client process has earned and spent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    successes: u64,
+    retries: u64,
 }
 
 /// How much happened.
@@ -116,6 +124,7 @@ impl Ledger {
             now: 0,
             counts: Counts::default(),
             at_most_once: setting.at_most_once,
+            budgets: vec![Budget::default(); setting.clients],
         }
     }
 
@@ -182,6 +191,26 @@ impl Ledger {
                 "a correlation id was used twice",
             );
         }
+    }
+
+    /// A client process begins, with a budget of its own.
+    pub(crate) fn fresh_budget(&mut self, client: usize) {
+        self.budgets[client] = Budget::default();
+    }
+
+    /// A retry that costs: what it is retried for may have run.
+    pub(crate) fn charged(&mut self, client: usize, call: usize) {
+        let budget = &mut self.budgets[client];
+        budget.retries += 1;
+        // Ten tokens, of which the lower five are never spent; a success gives a tenth.
+        if budget.retries * 10 > 50 + budget.successes {
+            let detail = format!("{budget:?}");
+            self.breach(Rule::Budget, Some(call), detail);
+        }
+    }
+
+    pub(crate) fn rewarded(&mut self, client: usize) {
+        self.budgets[client].successes += 1;
     }
 
     /// The attempt that is open has failed.

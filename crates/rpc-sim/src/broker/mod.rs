@@ -7,6 +7,8 @@
 
 mod queue;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;

@@ -1,5 +1,7 @@
 //! What must be true when all is over. What can be seen as it happens is checked where it happens.
 
+mod retry;
+
 use rpc_proto::Certainty;
 
 use crate::ledger::{Call, End};
@@ -18,6 +20,7 @@ pub(crate) fn at_the_end(world: &mut World) {
         }
         honest(call, &mut breach);
         executions(call, &mut breach);
+        retry::attempts(plan, call, &mut breach);
         if plan.probe && !matches!(call.ended, Some((_, End::Ok))) {
             breach(
                 Rule::Liveness,
