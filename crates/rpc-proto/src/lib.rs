@@ -28,6 +28,10 @@ mod headers;
 mod jitter;
 pub mod link;
 mod message;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod reason;
 pub mod server;
 mod short_string;

@@ -16,6 +16,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::jitter::Jitter;
+use crate::mutants::{Mutant, is};
 use crate::{ErrorKind, TransportError, deadline_after};
 
 /// The number of a transport in the life of a link, from 1.
@@ -165,6 +166,7 @@ impl Link {
         match self.phase {
             Phase::Closed | Phase::Lost => Step::Stop,
             Phase::Dialling | Phase::Up { .. } => Step::Watch,
+            _ if is(Mutant::LinkGivesUp) && self.failed >= 3 => Step::Watch,
             Phase::Waiting { until } if until > now => Step::Wait(until),
             Phase::Waiting { .. } => {
                 self.phase = Phase::Dialling;

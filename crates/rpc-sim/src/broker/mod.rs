@@ -1,0 +1,411 @@
+//! The simulated broker: what RabbitMQ promises, and nothing that it does not.
+//!
+//! Persistent messages in durable queues outlive a crash once they are confirmed, and may or may
+//! not when they are not. What was delivered and not acknowledged comes back, marked; so may what
+//! was acknowledged a moment ago. `redelivered = false` proves a first delivery. A return comes
+//! before its confirm. Expired messages are dropped at the head of a queue only.
+
+mod queue;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use rpc_proto::{Message, ShortString};
+
+pub(crate) use self::queue::{Entry, Queue};
+use crate::conn::{ConnId, Declare, Deliver, Down, LANES, Lane, Open, Opened, Up};
+use crate::event::Event;
+use crate::ledger::Ledger;
+use crate::mix::Fault;
+use crate::pipe::Hold;
+use crate::time::MS;
+use crate::wire::Wire;
+
+/// The broker.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    pub(crate) up: bool,
+    pub(crate) alarm: bool,
+    /// Counts its lives: a confirm that was due in an earlier one never comes.
+    pub(crate) life: u32,
+    /// By name. Never walked: its order is not that of the seed.
+    names: HashMap<ShortString, usize>,
+    queues: Vec<Option<Queue>>,
+    consumers: BTreeMap<u64, Consumer>,
+    /// Messages that are not confirmed yet.
+    unconfirmed: BTreeSet<u64>,
+    next_serial: u64,
+    next_consumer: u64,
+}
+
+#[derive(Debug)]
+struct Consumer {
+    conn: ConnId,
+    queue: usize,
+    /// None: settled by being delivered.
+    prefetch: Option<usize>,
+    unacked: BTreeMap<u64, Entry>,
+    next_tag: u64,
+}
+
+impl Consumer {
+    fn has_credit(&self) -> bool {
+        self.prefetch.is_none_or(|most| self.unacked.len() < most)
+    }
+}
+
+impl Broker {
+    pub(crate) fn new() -> Self {
+        Self {
+            up: true,
+            ..Self::default()
+        }
+    }
+
+    /// Something came from a process.
+    pub(crate) fn handle(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        (id, lane): (ConnId, Lane),
+        frame: Up,
+    ) {
+        match frame {
+            Up::Open(open) => self.open(wire, ledger, id, open),
+            Up::Publish { tag, to, message } => {
+                self.publish(wire, ledger, (id, tag), &to, &message);
+            }
+            Up::Ack { consumer, tag } => self.ack(wire, ledger, consumer, tag),
+            Up::Reject {
+                consumer,
+                tag,
+                requeue,
+            } => self.reject(wire, ledger, consumer, tag, requeue),
+            Up::Cancel { consumer } => {
+                self.cancel(wire, ledger, consumer);
+                wire.send_down(id, lane, Down::CancelOk { consumer });
+            }
+            Up::End => self.lost(wire, ledger, id, lane),
+        }
+    }
+
+    fn open(&mut self, wire: &mut Wire, ledger: &mut Ledger, id: ConnId, open: Open) {
+        if !self.up {
+            wire.send_down(id, Lane::Consume, Down::Refused);
+            return;
+        }
+        wire.trace("broker.open", [id.0 as u64, open.consume.len() as u64, 0]);
+        wire.conns[id.0].open_there = [true; 2];
+        for declare in open.declare {
+            self.declare(declare, None);
+        }
+        let inbox = inbox_name(id, wire.rng().next());
+        let place = self.declare(
+            Declare {
+                durable: false,
+                ..Declare::durable(inbox.clone())
+            },
+            Some(id),
+        );
+        let inbox_consumer = self.consume(id, place, None);
+        let mut consumers = Vec::new();
+        for (name, prefetch) in &open.consume {
+            if let Some(&place) = self.names.get(name) {
+                consumers.push(self.consume(id, place, Some(*prefetch)));
+            }
+        }
+        if consumers.len() < open.consume.len() {
+            wire.send_down(id, Lane::Consume, Down::Refused);
+            return;
+        }
+        let opened = Opened {
+            inbox,
+            inbox_consumer,
+            consumers,
+        };
+        wire.send_down(id, Lane::Consume, Down::Opened(opened));
+        if self.alarm {
+            self.block(wire, id);
+        }
+        for (name, _) in open.consume {
+            if let Some(&place) = self.names.get(&name) {
+                self.pump(wire, ledger, place);
+            }
+        }
+    }
+
+    fn declare(&mut self, declare: Declare, exclusive: Option<ConnId>) -> usize {
+        if let Some(&place) = self.names.get(&declare.name) {
+            return place;
+        }
+        let place = self.queues.len();
+        self.names.insert(declare.name.clone(), place);
+        self.queues.push(Some(Queue::new(declare, exclusive)));
+        place
+    }
+
+    fn consume(&mut self, conn: ConnId, queue: usize, prefetch: Option<usize>) -> u64 {
+        let id = self.next_consumer;
+        self.next_consumer += 1;
+        self.consumers.insert(
+            id,
+            Consumer {
+                conn,
+                queue,
+                prefetch,
+                unacked: BTreeMap::new(),
+                next_tag: 1,
+            },
+        );
+        if let Some(queue) = &mut self.queues[queue] {
+            queue.consumers.push_back(id);
+        }
+        id
+    }
+
+    fn publish(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        (id, tag): (ConnId, u64),
+        to: &ShortString,
+        message: &Rc<Message>,
+    ) {
+        let place = self.names.get(to).copied();
+        let queue = place.and_then(|place| self.queues[place].as_mut());
+        let (Some(place), Some(queue)) = (place, queue) else {
+            wire.trace("broker.return", [id.0 as u64, tag, 0]);
+            ledger.answered(message);
+            wire.send_down(id, Lane::Publish, Down::Return { tag });
+            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: true });
+            return;
+        };
+        if queue.is_full() {
+            wire.trace("broker.full", [id.0 as u64, tag, 0]);
+            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: false });
+            return;
+        }
+        let is_inbox = queue.exclusive.is_some();
+        let synced = queue.declare.durable;
+        let twice = is_inbox && {
+            let healed = wire.healed;
+            let mix = wire.mix;
+            mix.strikes(wire.rng(), Fault::DuplicateReply, 60) && !healed
+        };
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        queue.push(serial, Rc::clone(message), wire.now);
+        wire.trace("broker.take", [id.0 as u64, tag, serial]);
+        if is_inbox {
+            ledger.answered(message);
+            if twice {
+                wire.trace("broker.twice", [id.0 as u64, tag, serial]);
+                queue.push(serial, Rc::clone(message), wire.now);
+            }
+        }
+        if synced {
+            self.unconfirmed.insert(serial);
+            let wait = wire.rng().heavy(2 * MS);
+            let event = Event::Confirm {
+                conn: id,
+                tag,
+                serial,
+                broker_life: self.life,
+            };
+            wire.after(wait, event);
+        } else {
+            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: true });
+        }
+        self.pump(wire, ledger, place);
+    }
+
+    /// The disk has it.
+    pub(crate) fn confirm(&mut self, wire: &mut Wire, at: Confirmed) {
+        if self.life != at.broker_life {
+            return;
+        }
+        self.unconfirmed.remove(&at.serial);
+        if wire.conn(at.conn).open_there[Lane::Publish as usize] {
+            let (tag, ok) = (at.tag, true);
+            wire.send_down(at.conn, Lane::Publish, Down::Confirm { tag, ok });
+        }
+    }
+
+    /// Hands out what can be handed out.
+    fn pump(&mut self, wire: &mut Wire, ledger: &mut Ledger, place: usize) {
+        loop {
+            self.drop_expired(wire, ledger, place);
+            let Some(queue) = self.queues[place].as_mut() else {
+                return;
+            };
+            let turn = queue
+                .consumers
+                .iter()
+                .position(|id| self.consumers.get(id).is_some_and(Consumer::has_credit));
+            let Some(turn) = turn else { return };
+            let Some(entry) = queue.pop() else { return };
+            let id = queue.consumers[turn];
+            queue.consumers.rotate_left(turn + 1);
+            let counts = queue.declare.counts;
+            let is_inbox = queue.exclusive.is_some();
+            let Some(consumer) = self.consumers.get_mut(&id) else {
+                return;
+            };
+            let tag = consumer.next_tag;
+            consumer.next_tag += 1;
+            let deliver = Deliver {
+                consumer: id,
+                tag,
+                message: Rc::clone(&entry.message),
+                redelivered: entry.redelivered,
+                failures: counts.then_some(entry.failures),
+            };
+            let conn = consumer.conn;
+            if !is_inbox {
+                ledger.delivered(&entry.message, entry.redelivered);
+            }
+            if consumer.prefetch.is_some() {
+                wire.trace("broker.deliver", [id, tag, entry.serial]);
+                consumer.unacked.insert(tag, entry);
+            }
+            wire.send_down(conn, Lane::Consume, Down::Deliver(deliver));
+        }
+    }
+
+    fn drop_expired(&mut self, wire: &mut Wire, ledger: &mut Ledger, place: usize) {
+        while let Some(queue) = &mut self.queues[place] {
+            let Some(entry) = queue.pop_expired(wire.now) else {
+                return;
+            };
+            wire.trace("broker.expire", [place as u64, entry.serial, 0]);
+            self.dead_letter(wire, ledger, place, entry, "expired");
+        }
+    }
+
+    /// The alarm rings, or is over.
+    pub(crate) fn set_alarm(&mut self, wire: &mut Wire, on: bool) {
+        if self.alarm == on {
+            return;
+        }
+        self.alarm = on;
+        wire.trace("broker.alarm", [u64::from(on), 0, 0]);
+        for id in wire.alive() {
+            if on {
+                self.block(wire, id);
+            } else {
+                wire.release(id, Lane::Publish, Hold::Alarm);
+                wire.send_down(id, Lane::Publish, Down::Blocked(false));
+            }
+        }
+    }
+
+    fn block(&self, wire: &mut Wire, id: ConnId) {
+        if wire.conn(id).open_there[Lane::Publish as usize] {
+            wire.hold_up(id, Lane::Publish, Hold::Alarm);
+            wire.send_down(id, Lane::Publish, Down::Blocked(true));
+        }
+    }
+
+    /// Killed: connections break, and what was not on disk is gone.
+    pub(crate) fn crash(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        wire.trace("broker.crash", [u64::from(self.life), 0, 0]);
+        (self.up, self.alarm) = (false, false);
+        self.life += 1;
+        for id in wire.alive() {
+            for lane in LANES {
+                wire.release(id, lane, Hold::Alarm);
+                wire.conns[id.0].open_there[lane as usize] = false;
+                wire.break_down(id, lane);
+                wire.conns[id.0].up[lane as usize].clear();
+            }
+        }
+        for (_, consumer) in std::mem::take(&mut self.consumers) {
+            if let Some(queue) = &mut self.queues[consumer.queue] {
+                for entry in consumer.unacked.into_values() {
+                    queue.take_back(entry);
+                }
+            }
+        }
+        for place in 0..self.queues.len() {
+            let Some(queue) = &mut self.queues[place] else {
+                continue;
+            };
+            queue.consumers.clear();
+            if !queue.declare.durable {
+                self.delete(wire, ledger, place);
+                continue;
+            }
+            for entry in queue.take_unsynced(wire.now) {
+                if wire.rng().chance(500) {
+                    wire.trace("broker.unsynced", [place as u64, entry.serial, 0]);
+                    queue.take_back(entry);
+                }
+            }
+            let unconfirmed = &self.unconfirmed;
+            let rng = wire.rng();
+            let lost = queue.keep(|entry| {
+                entry.is_persistent() && (!unconfirmed.contains(&entry.serial) || rng.chance(500))
+            });
+            for entry in lost {
+                wire.trace("broker.lose", [place as u64, entry.serial, 0]);
+                ledger.gone(&entry.message, "lost");
+            }
+        }
+        self.unconfirmed.clear();
+    }
+
+    pub(crate) fn restart(&mut self, wire: &mut Wire) {
+        wire.trace("broker.restart", [u64::from(self.life), 0, 0]);
+        self.up = true;
+    }
+
+    /// Ends one of the consumers of a shared queue, as a broker does whose queue moves.
+    pub(crate) fn cancel_some(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        let shared: Vec<_> = self
+            .consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.prefetch.is_some())
+            .map(|(&id, consumer)| (id, consumer.conn))
+            .collect();
+        if shared.is_empty() {
+            return;
+        }
+        let (consumer, conn) = wire.rng().pick(&shared);
+        wire.trace("broker.cancel", [consumer, conn.0 as u64, 0]);
+        self.cancel(wire, ledger, consumer);
+        wire.send_down(conn, Lane::Consume, Down::Cancelled { consumer });
+    }
+
+    /// Messages in a queue and with its consumers.
+    pub(crate) fn depth(&self, name: &ShortString) -> usize {
+        let Some(place) = self.names.get(name).copied() else {
+            return 0;
+        };
+        let ready = self.queues[place].as_ref().map_or(0, Queue::len);
+        let with = |consumer: &&Consumer| consumer.queue == place;
+        let unacked: usize = self
+            .consumers
+            .values()
+            .filter(with)
+            .map(|consumer| consumer.unacked.len())
+            .sum();
+        ready + unacked
+    }
+}
+
+/// A message that has reached the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) conn: ConnId,
+    pub(crate) tag: u64,
+    pub(crate) serial: u64,
+    pub(crate) broker_life: u32,
+}
+
+/// One that nobody can guess, and that says in the trace whose it is.
+fn inbox_name(id: ConnId, secret: u64) -> ShortString {
+    ShortString::new(format!("inbox-{}-{secret:016x}", id.0)).unwrap_or_default()
+}
