@@ -59,6 +59,7 @@ pub mod codec;
 mod confirm;
 #[cfg(feature = "tokio")]
 mod connector;
+mod context;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod link;
 mod observe;
@@ -73,9 +74,9 @@ mod transport;
 
 pub use rpc_proto as proto;
 pub use rpc_proto::{
-    AckToken, Address, CallError, Certainty, Code, ConsumerId, Delivery, DeliveryMode, ErrorKind,
-    Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason, ShortString, Status,
-    TransportError,
+    AckToken, Address, CallError, Cancellation, Certainty, Code, ConsumerId, Delivery,
+    DeliveryMode, ErrorKind, Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason,
+    ShortString, Status, TransportError,
 };
 
 #[cfg(feature = "tokio")]
@@ -85,6 +86,7 @@ pub use self::client::{CallOptions, ClientOptions};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector};
+pub use self::context::Context;
 pub use self::observe::Observer;
 pub use self::options::{ConsumeOptions, Fate, Inbox, Misdeclared, QueueKind, QueueSpec, Source};
 pub use self::router::Router;

@@ -2,10 +2,13 @@
 
 mod client;
 mod connector;
+mod line;
 mod progress;
 mod server;
 mod supervise;
+mod tenant;
 mod transport;
+mod watch;
 mod worker;
 
 use std::sync::{Arc, mpsc};
