@@ -213,6 +213,12 @@ impl Proxy {
         self.state.hears.notify_all();
     }
 
+    /// Says something to the client, as if the broker had.
+    pub(crate) fn say(&self, number: usize, bytes: &[u8]) {
+        let pairs = self.state.pairs.lock().unwrap();
+        (&pairs[number].0).write_all(bytes).unwrap();
+    }
+
     pub(crate) fn cut(&self, number: usize) {
         let pairs = self.state.pairs.lock().unwrap();
         for stream in [&pairs[number].0, &pairs[number].1] {
