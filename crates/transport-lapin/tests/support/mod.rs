@@ -178,8 +178,7 @@ impl Proxy {
 
     /// Says something to the client, as if the broker had.
     pub(crate) fn say(&self, number: usize, bytes: &[u8]) {
-        let pairs = self.state.pairs.lock().unwrap();
-        (&pairs[number].0).write_all(bytes).unwrap();
+        self.0.say(number, bytes).unwrap();
     }
 
     pub(crate) fn cut(&self, number: usize) {
