@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 pub use self::budget::Budget;
 use super::{Attempt, CallError};
 use crate::jitter::Jitter;
-use crate::link::needs_operator;
 use crate::wire::Reply;
 use crate::{
     CallId, Certainty, Code, ErrorKind, Origin, Pushback, Reason, ShortString, Status,
@@ -194,12 +193,6 @@ impl Attempts {
         self.deadline
     }
 
-    /// How many attempts there have been, all in all.
-    #[must_use]
-    pub const fn made(&self) -> u32 {
-        self.number.saturating_add(self.transparent)
-    }
-
     /// An attempt has ended.
     pub fn handle_outcome(
         &mut self,
@@ -255,11 +248,8 @@ impl Attempts {
             return None;
         }
         let next = match error {
-            CallError::BrokerDown(cause) => {
-                let waits = self.wait_for_ready || self.was_up;
-                if !waits || needs_operator(cause.kind()) {
-                    return None;
-                }
+            // Whatever the cause: a broker that starts refuses good passwords too.
+            CallError::BrokerDown(_) if self.wait_for_ready || self.was_up => {
                 self.when_up_soon(now)
             }
             CallError::Publish(cause) => match cause.kind() {

@@ -124,10 +124,10 @@ fn without_a_connection_a_call_waits_only_when_told_to_or_when_it_had_one() {
 }
 
 #[test]
-fn nobody_waits_for_what_an_operator_must_mend() {
-    for kind in [ErrorKind::Unauthenticated, ErrorKind::Denied] {
-        assert!(Call::new(true, true).wait(down(kind)).is_none());
-    }
+fn a_call_that_waits_for_a_connection_waits_whatever_is_amiss() {
+    let mut call = Call::new(false, true);
+    assert!(call.wait(down(ErrorKind::Unauthenticated)).is_some());
+    assert_eq!(call.attempts.give_up().code(), Code::Unauthenticated);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn all_attempts_carry_one_key_and_their_number() {
 fn no_later_attempt_takes_back_that_an_earlier_one_may_have_run() {
     let mut call = Call::new(true, false);
     call.fails(CallError::ConnectionLost(lost()));
-    let error = call.error(down(ErrorKind::Unauthenticated));
+    let error = call.error(refusal(Reason::UnknownMethod, None));
     assert_eq!(error.reason(), Reason::ConnectionLost);
 
     let mut call = Call::new(true, true);
