@@ -5,6 +5,7 @@ mod connector;
 mod progress;
 mod server;
 mod supervise;
+mod tenant;
 mod transport;
 mod worker;
 
