@@ -4,9 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use fault_proxy::Proxy;
 use rabbitmq_node::Node;
 use rpc_core::ShortString;
 use transport_memory::MemoryBroker;
+use url::Url;
 
 use crate::ledger::{Micros, now};
 
@@ -85,6 +87,38 @@ impl Ground {
         }
     }
 
+    /// Kills the broker, brings it back on the same data, and tells when it could be reached again.
+    ///
+    /// # Errors
+    ///
+    /// When it is not ours, or does not come back.
+    pub fn kill_broker(&mut self) -> Result<Micros> {
+        match self {
+            Self::Memory(broker) => {
+                broker.stop();
+                std::thread::sleep(MEMORY_DOWN);
+                broker.start();
+                Ok(now())
+            }
+            _ => kill_and_restart(self.node()?),
+        }
+    }
+
+    /// Raises or clears the alarm by which a broker that is short of memory blocks publishers.
+    ///
+    /// # Errors
+    ///
+    /// When it is not ours, or cannot be told.
+    pub fn set_alarm(&mut self, on: bool) -> Result<()> {
+        match self {
+            Self::Memory(broker) => {
+                broker.block_publishers(on);
+                Ok(())
+            }
+            _ => set_memory_alarm(self.node()?, on),
+        }
+    }
+
     /// How many messages a queue has; nothing when there is no such queue, or when the broker does not
     /// tell: one that is not ours tells only what waits.
     ///
@@ -153,6 +187,33 @@ impl Place {
             Self::Urls(urls) => urls.len(),
         }
     }
+}
+
+/// The broker of a URL through a proxy.
+///
+/// # Errors
+///
+/// When the URL is none, or there is no port left.
+pub fn proxied(url: &str) -> Result<(Proxy, Place)> {
+    let mut url = Url::parse(url).context("the URL of the broker")?;
+    let host = url.host_str().context("the URL names no host")?.to_owned();
+    let proxy = Proxy::to((host.as_str(), url.port().unwrap_or(5672)))?;
+    let port = proxy.port();
+    if url.set_host(Some("127.0.0.1")).is_err() || url.set_port(Some(port)).is_err() {
+        bail!("the URL takes no address");
+    }
+    Ok((proxy, Place::Urls(vec![url.into()])))
+}
+
+/// A URL with a query parameter more.
+///
+/// # Errors
+///
+/// When the URL is none.
+pub fn with_query(url: &str, name: &str, value: &str) -> Result<String> {
+    let mut url = Url::parse(url).context("the URL of the broker")?;
+    url.query_pairs_mut().append_pair(name, value);
+    Ok(url.into())
 }
 
 /// How many messages a queue of a node has.
@@ -231,6 +292,9 @@ pub fn queue(about: &str) -> ShortString {
     let unique = uuid::Uuid::new_v4().simple();
     ShortString::new(format!("torture-{about}-{unique}")).expect("it is short")
 }
+
+/// How long a broker in the process stays away: long enough for calls to come meanwhile.
+const MEMORY_DOWN: Duration = Duration::from_millis(200);
 
 /// A command of the server's tools costs the better part of a second of processor time.
 const POLL: Duration = Duration::from_millis(300);

@@ -15,6 +15,7 @@
 //! this package, which need more than one crate, are there too.
 
 pub mod ask;
+pub mod chaos;
 pub mod cli;
 pub mod dice;
 pub mod ground;

@@ -247,12 +247,9 @@ mod tests {
 
     fn run(key: u64, attempt: u64, redelivered: bool) -> Execution {
         Execution {
-            key,
             attempt,
-            worker: 1,
             redelivered,
-            started: 5_000_000,
-            ended: None,
+            ..Execution::fresh(key, 5_000_000, None)
         }
     }
 

@@ -12,5 +12,6 @@ mod work;
 
 pub use self::book::{Book, Outcome, Record};
 pub use self::check::{Duplicates, Rules, Tally};
+pub(crate) use self::clock::micros;
 pub use self::clock::{Micros, now};
 pub use self::work::{Execution, WorkLog, read_work};

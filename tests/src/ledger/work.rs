@@ -41,6 +41,21 @@ pub struct Execution {
     pub ended: Option<Micros>,
 }
 
+impl Execution {
+    /// The execution of a first attempt at its first delivery.
+    #[must_use]
+    pub const fn fresh(key: u64, started: Micros, ended: Option<Micros>) -> Self {
+        Self {
+            key,
+            attempt: 1,
+            worker: 1,
+            redelivered: false,
+            started,
+            ended,
+        }
+    }
+}
+
 impl WorkLog {
     /// A log of its own in this directory.
     ///

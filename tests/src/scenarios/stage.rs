@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::ground::{self, Ground, Place};
 use crate::ledger::{Book, Execution, Rules, Tally, read_work};
 use crate::report::Report;
-use crate::session::{CallerOptions, QueueChoice, ServingOptions, Session};
+use crate::session::{self, CallerOptions, QueueChoice, ServingOptions, Session};
 use crate::setting::Setting;
 use crate::vitals::Vitals;
 use crate::worker::{Contract, Worker};
@@ -41,6 +41,10 @@ impl<'a> Stage<'a> {
         choice: QueueChoice,
     ) -> Result<Self> {
         let work = tempfile::Builder::new().prefix("torture-").tempdir();
+        // What a library makes once for the whole process is there before anything is counted.
+        if let Ok(first) = session::raw(setting.transport, &place) {
+            let _ = first.close();
+        }
         Ok(Self {
             setting,
             queue: ground::queue("work"),
@@ -63,6 +67,12 @@ impl<'a> Stage<'a> {
     pub(super) fn patient_session(&self, timeout: Duration) -> Result<Session> {
         let options = CallerOptions::patient(self.queue.clone(), timeout);
         Session::open(self.setting, &self.place, options)
+    }
+
+    /// A client that never repeats what may have run.
+    pub(super) fn single_session(&self, place: &Place, timeout: Duration) -> Result<Session> {
+        let options = CallerOptions::patient(self.queue.clone(), timeout).once();
+        Session::open(self.setting, place, options)
     }
 
     /// Everything that was executed so far.

@@ -43,7 +43,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let stage = Stage::set(setting, ground, QueueChoice::Durable)?;
-    let contract = stage.contract();
+    let contract = stage.contract().with_delay(DELAY);
     let mut workers = Worker::crew(&contract, WORKERS)?;
     let session = stage.patient_session(TIMEOUT)?;
     let load = Load::of(setting, TIMEOUT);
@@ -79,6 +79,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
 }
 
 const WORKERS: usize = 3;
+
+/// Long enough that each worker has something in its hands when it is killed.
+const DELAY: Duration = Duration::from_millis(2);
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use rpc_core::proto::server::Stats;
-use rpc_core::{
-    DrainReport, QueueKind, QueueSpec, Server, ServerOptions, ShortString, Transport, blocking,
-};
+use rpc_core::{DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, blocking};
 use tokio::runtime::Runtime;
 
 use super::caller::runtime;
@@ -27,15 +25,21 @@ pub enum QueueChoice {
     Durable,
     /// A replicated one, with a delivery limit and dead letters.
     Quorum,
+    /// The same with a limit that is soon reached.
+    Poisonable,
 }
 
 impl QueueChoice {
+    /// How often a poisonable queue delivers again what killed its worker.
+    pub const DELIVERY_LIMIT: u32 = 3;
+
     /// The name, as it is written on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Durable => "durable",
             Self::Quorum => "quorum",
+            Self::Poisonable => "poisonable",
         }
     }
 
@@ -43,8 +47,9 @@ impl QueueChoice {
     #[must_use]
     pub const fn spec(self, queue: ShortString) -> QueueSpec {
         match self {
-            Self::Durable => QueueSpec::new(queue, QueueKind::Durable),
-            Self::Quorum => QueueSpec::new(queue, QueueKind::Quorum),
+            Self::Durable => QueueSpec::durable(queue),
+            Self::Quorum => QueueSpec::quorum(queue),
+            Self::Poisonable => QueueSpec::quorum(queue).with_delivery_limit(Self::DELIVERY_LIMIT),
         }
     }
 }
