@@ -1,73 +1,48 @@
-//! All rows: each transport, on each face.
+//! All rows: each transport, on each face, made by its connector.
 //!
 //! Those on RabbitMQ take the URL of the broker, so that a fault can stand between.
 
-use std::future::ready;
-
-use rpc_core::TransportError;
-use rpc_core::adapt::{BlockOn, Offload};
-use transport_amiquip::{AmiquipConfig, AmiquipTransport};
+use rpc_core::adapt::{BlockOnConnector, OffloadConnector};
+use transport_amiquip::{AmiquipConnector, AmqpUrl};
 use transport_conformance::{AsyncRow, Backend, BlockingRow};
-use transport_lapin::{LapinConfig, LapinTransport};
+use transport_lapin::LapinConnector;
 use transport_memory::MemoryBroker;
 
 pub(crate) fn memory_on_tasks() -> AsyncRow {
     let broker = MemoryBroker::new();
-    let alarm = broker.clone();
-    AsyncRow::new(move || ready(Ok(broker.connect())))
-        .with_alarm(move |blocked| alarm.block_publishers(blocked))
+    AsyncRow::over(broker.clone()).with_alarm(alarm(broker))
 }
 
 pub(crate) fn memory_on_threads() -> BlockingRow {
     let broker = MemoryBroker::new();
-    let alarm = broker.clone();
-    BlockingRow::new(move || Ok(broker.connect()))
-        .with_alarm(move |blocked| alarm.block_publishers(blocked))
+    BlockingRow::over(broker.clone()).with_alarm(alarm(broker))
 }
 
 /// The adapters on a transport with no quirks: what fails here is theirs.
 pub(crate) fn offloaded_memory() -> AsyncRow {
     let broker = MemoryBroker::new();
-    let alarm = broker.clone();
-    AsyncRow::new(move || ready(Offload::new(broker.connect())))
-        .with_alarm(move |blocked| alarm.block_publishers(blocked))
+    AsyncRow::over(OffloadConnector::new(broker.clone())).with_alarm(alarm(broker))
 }
 
 pub(crate) fn blocked_on_memory() -> BlockingRow {
     let broker = MemoryBroker::new();
-    let alarm = broker.clone();
-    BlockingRow::new(move || BlockOn::with_runtime(|| ready(Ok(broker.connect()))))
-        .with_alarm(move |blocked| alarm.block_publishers(blocked))
+    BlockingRow::over(BlockOnConnector::new(broker.clone())).with_alarm(alarm(broker))
 }
 
 pub(crate) fn lapin(url: &str) -> AsyncRow {
-    let config = lapin_config(url);
-    AsyncRow::new(move || LapinTransport::connect(config.clone()))
+    AsyncRow::over(LapinConnector::new(parsed(url)))
 }
 
 pub(crate) fn blocked_on_lapin(url: &str) -> BlockingRow {
-    let config = lapin_config(url);
-    BlockingRow::new(move || {
-        let config = config.clone();
-        BlockOn::with_runtime(|| LapinTransport::connect(config))
-    })
+    BlockingRow::over(BlockOnConnector::new(LapinConnector::new(parsed(url))))
 }
 
 pub(crate) fn amiquip(url: &str) -> BlockingRow {
-    let config = amiquip_config(url);
-    BlockingRow::new(move || AmiquipTransport::connect(config.clone()))
+    BlockingRow::over(AmiquipConnector::new(parsed(url)))
 }
 
 pub(crate) fn offloaded_amiquip(url: &str) -> AsyncRow {
-    let config = amiquip_config(url);
-    AsyncRow::new(move || offload(config.clone()))
-}
-
-/// amiquip has no other way to connect than to block.
-async fn offload(config: AmiquipConfig) -> Result<Offload<AmiquipTransport>, TransportError> {
-    tokio::task::spawn_blocking(move || Offload::new(AmiquipTransport::connect(config)?))
-        .await
-        .expect("connecting does not panic")
+    AsyncRow::over(OffloadConnector::new(AmiquipConnector::new(parsed(url))))
 }
 
 /// The four rows that need RabbitMQ, with their names.
@@ -80,10 +55,10 @@ pub(crate) fn on_rabbitmq(url: &str) -> [(&'static str, Box<dyn Backend>); 4] {
     ]
 }
 
-fn lapin_config(url: &str) -> LapinConfig {
-    LapinConfig::new(url.parse().expect("it is the URL of a broker"))
+fn alarm(broker: MemoryBroker) -> impl Fn(bool) + Send + 'static {
+    move |blocked| broker.block_publishers(blocked)
 }
 
-fn amiquip_config(url: &str) -> AmiquipConfig {
-    AmiquipConfig::new(url.parse().expect("it is the URL of a broker"))
+fn parsed(url: &str) -> AmqpUrl {
+    url.parse().expect("it is the URL of a broker")
 }

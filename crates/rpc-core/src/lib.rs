@@ -73,6 +73,8 @@ mod service;
 mod transport;
 
 pub use rpc_proto as proto;
+pub use rpc_proto::client::RetryPolicy;
+pub use rpc_proto::link::{Backoff, Generation, LinkState};
 pub use rpc_proto::{
     AckToken, Address, CallError, Cancellation, Certainty, Code, ConsumerId, Delivery,
     DeliveryMode, ErrorKind, Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason,
@@ -82,12 +84,12 @@ pub use rpc_proto::{
 #[cfg(feature = "tokio")]
 pub use self::client::Client;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
-pub use self::client::{CallOptions, ClientOptions};
+pub use self::client::{CallOptions, ClientOptions, WhenBlocked};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector};
 pub use self::context::Context;
-pub use self::observe::Observer;
+pub use self::observe::{CallEvent, Observer, RequestEvent};
 pub use self::options::{ConsumeOptions, Fate, Inbox, Misdeclared, QueueKind, QueueSpec, Source};
 pub use self::router::Router;
 #[cfg(feature = "tokio")]

@@ -64,7 +64,7 @@
 //! message without a queue, or refused by a full one, is lost without a word.
 
 mod acks;
-mod config;
+mod connector;
 mod consumer;
 mod convert;
 mod error;
@@ -78,7 +78,12 @@ mod publisher;
 mod publishing;
 mod transport;
 
-pub use amqp_broker::{AmqpUrl, Confirms, DirectReplyTo, Timeouts, UrlError};
+pub use amqp_broker::{
+    AmqpConfig, AmqpUrl, Confirms, DirectReplyTo, Endpoints, Timeouts, UrlError,
+};
 
-pub use self::config::AmiquipConfig;
+pub use self::connector::AmiquipConnector;
 pub use self::transport::AmiquipTransport;
+
+/// What a transport is made from.
+pub type AmiquipConfig = AmqpConfig;

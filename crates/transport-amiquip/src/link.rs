@@ -8,12 +8,11 @@ use amiquip::{
     Auth, Channel, Connection, ConnectionBlockedNotification, ConnectionOptions, ConnectionTuning,
     FieldTable,
 };
-use amqp_broker::{AmqpUrl, Guard, KillSwitch, dial};
+use amqp_broker::{AmqpConfig, AmqpUrl, Guard, KillSwitch, dial};
 use crossbeam_channel::Receiver;
 use mio::net::TcpStream;
 use rpc_core::{ErrorKind, TransportError};
 
-use crate::config::AmiquipConfig;
 use crate::error;
 
 /// How many frames wait for amiquip's I/O thread. A small publish is three of them, and with the
@@ -50,7 +49,7 @@ pub(crate) type Notices = Receiver<ConnectionBlockedNotification>;
 impl Link {
     /// Dials, shakes hands, and returns the link with its notices and the broker's properties.
     pub(crate) fn open(
-        config: &AmiquipConfig,
+        config: &AmqpConfig,
         side: Side,
         deadline: Instant,
     ) -> Result<(Self, Notices, FieldTable), TransportError> {
@@ -142,7 +141,7 @@ impl Drop for Link {
 
 fn shake_hands(
     socket: std::net::TcpStream,
-    config: &AmiquipConfig,
+    config: &AmqpConfig,
     side: Side,
 ) -> Result<(Connection, FieldTable), TransportError> {
     let url = &config.url;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use amiquip::{AmqpValue, FieldTable};
 use amqp_broker::{
-    Confirms, DIRECT_REPLY_TO, DirectReplyTo, DirectReplyToRefused, QueueDeclaration,
+    AmqpConfig, Confirms, DIRECT_REPLY_TO, DirectReplyTo, DirectReplyToRefused, QueueDeclaration,
     direct_reply_to_is_safe, is_direct_reply_address,
 };
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
@@ -17,7 +17,6 @@ use rpc_core::{
     QueueSpec, Source, TransportError,
 };
 
-use crate::config::AmiquipConfig;
 use crate::consumer::Consumer;
 use crate::error;
 use crate::feed::{CannotSettle, Feed, Settle};
@@ -51,7 +50,7 @@ impl AmiquipTransport {
     /// [`ErrorKind::Denied`] for a virtual host that is not there; [`ErrorKind::Connect`] for
     /// whatever else keeps the broker from answering within the configured time;
     /// [`ErrorKind::Unsupported`] for `amqps`, which amiquip only speaks through OpenSSL.
-    pub fn connect(config: AmiquipConfig) -> Result<Self, TransportError> {
+    pub fn connect(config: AmqpConfig) -> Result<Self, TransportError> {
         if config.url.uses_tls() {
             return Err(error::new(ErrorKind::Unsupported, "connect")
                 .with_detail("this transport is built without TLS: use the lapin one for amqps"));

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
-    AckToken, Address, CallError, CallOptions, Client, ClientOptions, Confirm, ConsumeOptions,
-    Consumer, ConsumerId, Delivery, DrainReport, ErrorKind, Fate, Message, QueueSpec, Server,
-    ServerOptions, Service, ShortString, Transport, TransportError,
+    AckToken, Address, CallError, CallOptions, Client, ClientOptions, Confirm, Connector,
+    ConsumeOptions, Consumer, ConsumerId, Delivery, DrainReport, ErrorKind, Fate, Message,
+    QueueSpec, Server, ServerOptions, Service, ShortString, Transport, TransportError,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -60,6 +60,19 @@ impl AsyncRow {
             alarm: None,
             runtime: Some(runtime),
         }
+    }
+
+    /// A row whose transports are made by `connector`, at its first endpoint.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no threads left for a runtime.
+    pub fn over(connector: impl Connector) -> Self {
+        let connector = Arc::new(connector);
+        Self::new(move || {
+            let connector = Arc::clone(&connector);
+            async move { connector.connect(0).await }
+        })
     }
 
     /// Adds the way to make the broker block publishers, and let them go on. Cases about that do

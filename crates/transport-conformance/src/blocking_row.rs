@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rpc_core::blocking::{Client, Consumer, Server, Transport};
+use rpc_core::blocking::{Client, Connector, Consumer, Server, Transport};
 use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
@@ -38,6 +38,11 @@ impl BlockingRow {
             connect: Box::new(connect),
             alarm: None,
         }
+    }
+
+    /// A row whose transports are made by `connector`, at its first endpoint.
+    pub fn over(connector: impl Connector) -> Self {
+        Self::new(move || connector.connect(0))
     }
 
     /// Adds the way to make the broker block publishers, and let them go on. Cases about that do

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use amqp_broker::{AmqpUrl, KillSwitch};
+use amqp_broker::{AmqpConfig, AmqpUrl, KillSwitch};
 use async_compat::Compat;
 use futures_channel::oneshot;
 use lapin::auth::AuthProvider;
@@ -15,7 +15,6 @@ use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
 use rpc_core::{ErrorKind, TransportError};
 use tokio::time::timeout;
 
-use crate::config::LapinConfig;
 use crate::error;
 
 /// How long lapin's thread may take to notice that its socket is cut.
@@ -35,7 +34,7 @@ pub(crate) struct Link {
 impl Link {
     /// Logs in over `stream`, until `deadline` at most. Needs our runtime around it.
     pub(crate) async fn open(
-        config: &LapinConfig,
+        config: &AmqpConfig,
         stream: TcpStream,
         deadline: Instant,
     ) -> Result<Self, TransportError> {
@@ -145,7 +144,7 @@ fn uri(url: &AmqpUrl) -> AMQPUri {
     }
 }
 
-fn properties(config: &LapinConfig) -> ConnectionProperties {
+fn properties(config: &AmqpConfig) -> ConnectionProperties {
     ConnectionProperties::default()
         .with_connection_name(config.connection_name.as_str().into())
         .with_auth_provider(Plain(config.url.clone()))

@@ -4,13 +4,12 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use amqp_broker::{DirectReplyTo, DirectReplyToRefused, direct_reply_to_is_safe};
+use amqp_broker::{AmqpConfig, DirectReplyTo, DirectReplyToRefused, direct_reply_to_is_safe};
 use futures_channel::oneshot;
 use rpc_core::{ErrorKind, TransportError};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 
-use crate::config::LapinConfig;
 use crate::error;
 use crate::probe;
 use crate::shared::Shared;
@@ -36,7 +35,7 @@ enum Refusal {
 
 impl Safety {
     /// What the configuration alone tells.
-    pub(crate) fn new(config: &LapinConfig) -> Self {
+    pub(crate) fn new(config: &AmqpConfig) -> Self {
         let verdict = OnceLock::new();
         if config.direct_reply_to == DirectReplyTo::Forced {
             let _ = verdict.set(Ok(()));

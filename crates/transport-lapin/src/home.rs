@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use amqp_broker::{Confirms, dial};
+use amqp_broker::{AmqpConfig, Confirms, dial};
 use futures_channel::oneshot;
 use futures_util::{StreamExt, future};
 use lapin::options::ConfirmSelectOptions;
@@ -16,7 +16,6 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{timeout, timeout_at};
 
-use crate::config::LapinConfig;
 use crate::connect::{Link, connect_error};
 use crate::error;
 use crate::publisher;
@@ -35,7 +34,7 @@ pub(crate) struct Home {
 
 impl Home {
     /// Makes a home and opens the connections there.
-    pub(crate) async fn open(config: LapinConfig) -> Result<(Self, Arc<Shared>), TransportError> {
+    pub(crate) async fn open(config: AmqpConfig) -> Result<(Self, Arc<Shared>), TransportError> {
         let (stop, stopping) = watch::channel(false);
         let (stopped_sender, stopped) = watch::channel(false);
         let (sender, receiver) = oneshot::channel();
@@ -80,7 +79,7 @@ impl Home {
 
 type Opened = oneshot::Sender<Result<Arc<Shared>, TransportError>>;
 
-fn live(config: LapinConfig, opened: Opened, mut stopping: watch::Receiver<bool>) {
+fn live(config: AmqpConfig, opened: Opened, mut stopping: watch::Receiver<bool>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -114,7 +113,7 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-async fn connect(config: LapinConfig) -> Result<Arc<Shared>, TransportError> {
+async fn connect(config: AmqpConfig) -> Result<Arc<Shared>, TransportError> {
     if config.url.uses_tls() && !cfg!(feature = "tls") {
         return Err(error::new(ErrorKind::Unsupported, "connect")
             .with_detail("amqps needs the feature `tls` of transport-lapin"));

@@ -37,8 +37,8 @@
 //! confirm is `Ok` at once. Nothing is mandatory then either, since lapin would keep what
 //! comes back in memory until it is asked for it.
 
-mod config;
 mod connect;
+mod connector;
 mod consumer;
 mod convert;
 mod direct;
@@ -54,7 +54,12 @@ mod publisher;
 mod shared;
 mod transport;
 
-pub use amqp_broker::{AmqpUrl, Confirms, DirectReplyTo, Timeouts, UrlError};
+pub use amqp_broker::{
+    AmqpConfig, AmqpUrl, Confirms, DirectReplyTo, Endpoints, Timeouts, UrlError,
+};
 
-pub use self::config::LapinConfig;
+pub use self::connector::LapinConnector;
 pub use self::transport::LapinTransport;
+
+/// What a transport is made from.
+pub type LapinConfig = AmqpConfig;

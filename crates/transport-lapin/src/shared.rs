@@ -5,13 +5,13 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use amqp_broker::AmqpConfig;
 use futures_channel::oneshot;
 use rpc_core::{ConsumerId, ErrorKind, TransportError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::LapinConfig;
 use crate::connect::Link;
 use crate::direct::Safety;
 use crate::error;
@@ -21,7 +21,7 @@ use crate::publisher::{self, Outgoing};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) config: LapinConfig,
+    pub(crate) config: AmqpConfig,
     /// Our own runtime. Whatever needs a timer or must go on without its caller runs there.
     pub(crate) runtime: Handle,
     pub(crate) publishing: Link,
@@ -81,7 +81,7 @@ pub(crate) enum State {
 
 impl Shared {
     pub(crate) fn new(
-        config: LapinConfig,
+        config: AmqpConfig,
         runtime: Handle,
         publishing: Link,
         consuming: Link,

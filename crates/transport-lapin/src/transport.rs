@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use amqp_broker::{Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration, is_direct_reply_address};
+use amqp_broker::{
+    AmqpConfig, Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration, is_direct_reply_address,
+};
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -20,7 +22,6 @@ use rpc_core::{
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::config::LapinConfig;
 use crate::consumer::LapinConsumer;
 use crate::convert;
 use crate::direct;
@@ -51,7 +52,7 @@ impl LapinTransport {
     /// [`Timeouts::connect`](amqp_broker::Timeouts::connect); [`ErrorKind::Unauthenticated`] for a
     /// wrong user or password; [`ErrorKind::Denied`] for a virtual host that is not there or not for
     /// this user; [`ErrorKind::Unsupported`] for `amqps` without the feature `tls`.
-    pub async fn connect(config: LapinConfig) -> Result<Self, TransportError> {
+    pub async fn connect(config: AmqpConfig) -> Result<Self, TransportError> {
         let (home, shared) = Home::open(config).await?;
         Ok(Self { shared, home })
     }

@@ -176,7 +176,8 @@ fn a_refused_verb_leaves_the_transport_usable() {
     let conflicting = QueueSpec::new(queue.clone(), QueueKind::Durable);
     let error = wait(transport.declare(&conflicting)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("durable"), "{error}");
+    assert!(error.to_string().contains("auto_delete"), "{error}");
+    assert_eq!(error.conflicting_argument(), Some("auto_delete"));
     let reserved = QueueSpec::new(ShortString::from_static("amq.mine"), QueueKind::Durable);
     let error = wait(transport.declare(&reserved)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);

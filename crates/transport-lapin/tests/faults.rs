@@ -120,6 +120,43 @@ fn replies_that_have_arrived_outlive_the_connection() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn what_a_blocked_connection_keeps_waiting_fails_at_its_deadline_and_is_not_sent() {
+    let _alone = alone();
+    let proxy = Proxy::start();
+    let transport = connect(LapinConfig::new(proxy.url()));
+    let queue = queue(&transport);
+    let to = Address::queue(queue.clone());
+    assert!(!transport.is_blocked());
+    // connection.blocked, "memory", on the connection that publishes
+    proxy.say(0, b"\x01\0\0\0\0\0\x0b\0\x0a\0\x3c\x06memory\xce");
+    while !transport.is_blocked() {
+        thread::yield_now();
+    }
+    let patient = publish(&transport, &queue, "patient");
+    let moment = Instant::now() + Duration::from_millis(50);
+    let hasty = wait(transport.publish(&to, Message::new("hasty"), moment));
+    let error = wait(hasty.unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.certainty(), Certainty::NotExecuted, "{error}");
+    // connection.unblocked
+    proxy.say(0, b"\x01\0\0\0\0\0\x04\0\x0a\0\x3d\xce");
+    wait(patient).unwrap();
+    assert!(!transport.is_blocked());
+    let mut consumer = consume(&transport, &queue, 2);
+    let delivery = recv(&mut *consumer);
+    assert_eq!(&delivery.message.body[..], b"patient");
+
+    proxy.say(0, b"\x01\0\0\0\0\0\x0b\0\x0a\0\x3c\x06memory\xce");
+    while !transport.is_blocked() {
+        thread::yield_now();
+    }
+    wait(transport.ack(delivery.token.unwrap())).unwrap();
+    wait(transport.close()).unwrap();
+    assert!(!transport.is_blocked(), "it has ended");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
 fn a_broker_that_reads_no_more_is_felt_also_by_messages_without_a_body() {
     let _alone = alone();
     let proxy = Proxy::start();

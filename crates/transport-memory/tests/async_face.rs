@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rpc_core::{
-    Address, Certainty, ConsumeOptions, Consumer, ErrorKind, Fate, Inbox, Message, QueueKind,
-    QueueSpec, ShortString, Transport,
+    Address, Certainty, Connector, ConsumeOptions, Consumer, DeliveryMode, ErrorKind, Fate, Inbox,
+    Message, QueueKind, QueueSpec, ShortString, Transport,
 };
 use tokio::time::timeout;
 use transport_memory::{MemoryBroker, MemoryTransport};
@@ -194,4 +194,66 @@ async fn a_waker_that_owns_a_consumer_is_not_dropped_under_the_lock() {
         sender.send(waiting).unwrap();
     });
     finished.recv_timeout(PATIENCE).unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_ends_every_transport_and_a_connector_finds_the_broker_once_it_is_back() {
+    let transport = with_queue().await;
+    let broker = transport.broker().clone();
+    let other = broker.connect();
+    let to = Address::queue(WORK);
+    let kept = Message {
+        delivery_mode: DeliveryMode::Persistent,
+        ..Message::new("kept")
+    };
+    for message in [kept, Message::new("lost")] {
+        let confirm = other.publish(&to, message, Instant::now() + PATIENCE);
+        confirm.await.unwrap().await.unwrap();
+    }
+    let mut inbox = other
+        .consume(ConsumeOptions::inbox(Inbox::Exclusive))
+        .await
+        .unwrap();
+    assert_eq!(broker.connections(), 2);
+
+    broker.stop();
+    assert_eq!(broker.connections(), 0);
+    let cause = timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Closed);
+    let refused = Connector::connect(&broker, 0).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Connect);
+
+    broker.start();
+    let transport = Connector::connect(&broker, 0).await.unwrap();
+    let mut consumer = consume(&transport, 8).await;
+    let delivery = timeout(PATIENCE, consumer.recv()).await.unwrap();
+    assert_eq!(delivery.unwrap().unwrap().message.body, "kept");
+    assert_eq!(broker.queue_len("work"), Some(0));
+}
+
+#[tokio::test]
+async fn a_blocked_publish_ends_with_its_transport_or_its_deadline_and_is_not_sent() {
+    let transport = with_queue().await;
+    let broker = transport.broker().clone();
+    let other = broker.connect();
+    broker.block_publishers(true);
+    let to = Address::queue(WORK);
+    let held = async |transport: &MemoryTransport, patience| {
+        let deadline = Instant::now() + patience;
+        let publish = transport.publish(&to, Message::new("x"), deadline);
+        publish.await.unwrap()
+    };
+    let hasty = held(&transport, Duration::from_millis(20)).await;
+    let lost = held(&other, PATIENCE).await;
+    let patient = held(&transport, PATIENCE).await;
+    other.sever();
+    for (confirm, kind) in [(hasty, ErrorKind::Timeout), (lost, ErrorKind::Closed)] {
+        let error = timeout(PATIENCE, confirm).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert_eq!(error.certainty(), Certainty::NotExecuted);
+    }
+    assert_eq!(broker.queue_len("work"), Some(0));
+    broker.block_publishers(false);
+    timeout(PATIENCE, patient).await.unwrap().unwrap();
+    assert_eq!(broker.queue_len("work"), Some(1));
 }

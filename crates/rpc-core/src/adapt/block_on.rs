@@ -1,7 +1,7 @@
 //! An async transport behind the blocking face.
 
 use std::fmt;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ pub struct BlockOn<T: Transport> {
     inner: InContext<T>,
 }
 
+/// An attempt to connect.
+type Connecting<'a, T> = Pin<&'a mut dyn Future<Output = Result<T, TransportError>>>;
+
 impl<T: Transport> BlockOn<T> {
     /// Puts `inner`, which was made on the runtime of `handle`, behind the blocking face.
     ///
@@ -57,12 +60,40 @@ impl<T: Transport> BlockOn<T> {
     where
         F: Future<Output = Result<T, TransportError>>,
     {
+        Self::connect_on_own(connect, |connecting| Some(park::block_on(connecting)))
+    }
+
+    /// As [`with_runtime`](Self::with_runtime), for a `connect` that may never return.
+    pub(super) fn connect_within<F>(
+        limit: Duration,
+        connect: impl FnOnce() -> F,
+    ) -> Result<Self, TransportError>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
+        let deadline = Instant::now() + limit;
+        Self::connect_on_own(connect, |connecting| {
+            park::block_on_until(connecting, deadline)
+        })
+    }
+
+    fn connect_on_own<F>(
+        connect: impl FnOnce() -> F,
+        wait: impl FnOnce(Connecting<'_, T>) -> Option<Result<T, TransportError>>,
+    ) -> Result<Self, TransportError>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
         refuse_on_a_runtime("rpc", "connect")?;
         let runtime = Runtime::start()?;
-        let inner = {
+        let connected = {
             let _context = runtime.handle.enter();
-            park::block_on(async { connect().await })?
+            wait(pin!(async { connect().await }))
         };
+        let inner = connected.unwrap_or_else(|| {
+            Err(TransportError::new(ErrorKind::Connect, "rpc", "connect")
+                .with_detail("neither an answer nor an error in time"))
+        })?;
         Ok(Self {
             inner: InContext::new(inner, Arc::new(runtime)),
         })

@@ -4,6 +4,7 @@
 //! them from native ones. Stacked on each other they still are, only slower.
 
 mod block_on;
+mod connect;
 mod offload;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::block_on::BlockOn;
+pub use self::connect::{BlockOnConnector, OffloadConnector};
 pub use self::offload::Offload;
 
 /// What the inner transport may take to let go of our threads once it was told to: the bound that

@@ -1,32 +1,37 @@
 //! The blocking face of the client: publishes on the caller's thread, receives on one of its own.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::thread;
+use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Request, Stats};
+use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::wire::Reply;
-use rpc_proto::{CallError, ConsumerId, ErrorKind, TransportError};
+use rpc_proto::{CallError, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Consumer, Transport, cancel};
-use crate::client::{CallOptions, ClientOptions, GIVE_UP, Inlet, OpenCall, Stub};
+use super::supervise::{Tenant, begin_to_close, occupy, supervise};
+use super::tenant::spawn;
+use super::{Connector, Transport, cancel};
+use crate::client::{CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, blocked};
+use crate::link::CLOSE_LIMIT;
 use crate::{ConsumeOptions, park};
 
 /// Calls a service over any blocking [`Transport`].
 ///
 /// Clones share one reply address and one table of calls; any number of threads may call at once.
-/// The client does not close its transport, which may be shared.
+/// A client [made with a transport](Self::new) lives as long as that does, and does not close it: it
+/// may be shared. One [made with a connector](Self::connect) makes its transports itself, one after
+/// the other, and closes them.
 pub struct Client<T: Transport = Arc<dyn Transport>> {
     shared: Arc<Shared<T>>,
 }
 
+/// What ends with the last clone.
 struct Shared<T: Transport> {
-    transport: Arc<T>,
-    stub: Stub,
-    inbox: ConsumerId,
+    core: Arc<Core<T>>,
 }
 
 impl<T: Transport> Client<T> {
@@ -34,26 +39,79 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::consume`] for an inbox, and [`ErrorKind::Other`] when the system has no
+    /// Those of [`Transport::consume`] for an inbox, and [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no
     /// thread left.
     pub fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
         let consumer = transport.consume(ConsumeOptions::inbox(options.inbox))?;
-        let stub = Stub::new(options, consumer.queue().clone());
-        let inbox = consumer.id();
-        let inlet = stub.table.inlet();
-        thread::Builder::new()
-            .name("rpc-client".into())
-            .spawn(move || receive(consumer, &inlet))
-            .map_err(|error| {
-                TransportError::new(ErrorKind::Other, "rpc", "start").with_source(error)
-            })?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                transport: Arc::new(transport),
-                stub,
-                inbox,
-            }),
-        })
+        let transport = Arc::new(transport);
+        let core = Core::new(options, Link::given(Instant::now()), false);
+        Tenant::arrive(&*core, Generation::FIRST, &transport, &consumer);
+        // From here on an error drops it, and the consumer with it.
+        let client = Self::of(Arc::clone(&core));
+        let receiving = Receiving(core);
+        spawn("rpc-client", move || {
+            let core = &receiving.0;
+            occupy(&transport, consumer, &core.cell, &**core);
+        })?;
+        client.carry()?;
+        Ok(client)
+    }
+
+    /// A client of one service that makes its connection itself, and another one when that is lost.
+    ///
+    /// Returns at once. Until there is a connection calls fail with
+    /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready). Should
+    /// the system have no thread left, it is closed from the beginning.
+    #[must_use]
+    pub fn connect<C>(connector: C, options: ClientOptions) -> Self
+    where
+        C: Connector<Transport = T>,
+    {
+        let core = Core::connecting(options, connector.endpoints());
+        let client = Self::of(Arc::clone(&core));
+        let receiving = Receiving(core);
+        let connector = Arc::new(connector);
+        let spawned = spawn("rpc-client", move || {
+            let core = &receiving.0;
+            supervise(&connector, &core.cell, core);
+        });
+        if let Err(error) = spawned.and_then(|()| client.carry()) {
+            tracing::error!(%error, "a client could not be started");
+            client.shared.leave();
+        }
+        client
+    }
+
+    fn of(core: Arc<Core<T>>) -> Self {
+        Self {
+            shared: Arc::new(Shared { core }),
+        }
+    }
+
+    fn carry(&self) -> Result<(), TransportError> {
+        let carrying = Carrying(Arc::clone(&self.shared.core));
+        spawn("rpc-courier", move || carry(&carrying))
+    }
+
+    /// Waits until there is a connection, at most this long.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
+        let core = self.core();
+        let deadline = deadline_after(Instant::now(), limit);
+        let up = park::block_on_until(pin!(core.cell.until_up()), deadline);
+        match core.trouble() {
+            Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a connection, and why not.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        self.core().cell.state()
     }
 
     /// Calls `method` and waits for the result; an empty name means the service's default method.
@@ -84,9 +142,10 @@ impl<T: Transport> Client<T> {
         Req: Serialize + ?Sized,
         Resp: DeserializeOwned,
     {
-        let request = self.shared.stub.encode(method, arguments)?;
+        let stub = &self.core().stub;
+        let request = stub.encode(method, arguments)?;
         let reply = self.call_raw(options, request)?;
-        self.shared.stub.decode(&reply)
+        stub.decode(&reply)
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
@@ -95,49 +154,64 @@ impl<T: Transport> Client<T> {
     ///
     /// As [`call`](Self::call), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
-        let Shared {
-            transport, stub, ..
-        } = &*self.shared;
-        let deadline = stub.deadline(options);
-        let (mut call, message) = OpenCall::begin(&stub.table, request, &stub.reply_to, deadline)?;
-        call.published(transport.publish(stub.service(), message, deadline));
-        park::block_on_until(Pin::new(&mut call), deadline).unwrap_or_else(|| {
-            call.expire(deadline);
-            park::block_on(call)
-        })
+        let core = self.core();
+        let mut run = Run::new(core, options, request);
+        loop {
+            let outcome = attempt(&mut run);
+            match run.next(outcome) {
+                Next::Done(result) => return run.end(result),
+                Next::RetryAt(at) => pause(core, at),
+                Next::WhenUp { after, until } => {
+                    pause(core, after);
+                    let up = park::block_on_until(pin!(core.cell.until_up()), until);
+                    if up.is_none() {
+                        let error = run.give_up();
+                        return run.end(Err(error));
+                    }
+                }
+            }
+        }
     }
 
     /// Calls that are open.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.stub.table.in_flight()
+        self.core().in_flight()
     }
 
-    /// What became of all calls so far.
+    /// What became of all attempts so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stub.table.stats()
+        self.core().stats()
     }
 
-    /// The transport it was made with.
+    /// The transport that calls go out on now, if there is one.
     #[must_use]
-    pub fn transport(&self) -> &T {
-        &self.shared.transport
+    pub fn transport(&self) -> Option<Arc<T>> {
+        self.core().table.seat().map(|seat| seat.transport)
     }
 
-    /// Ends all open calls and gives the reply address up, for all clones.
+    /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
+    /// of a client that made it itself.
     ///
-    /// Takes a second at most. A broker that does not answer within it keeps the reply address until
-    /// the transport is closed.
+    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
+    /// until the transport has ended.
     pub fn close(&self) {
-        let Shared {
-            transport,
-            stub,
-            inbox,
-        } = &*self.shared;
-        stub.table.close();
-        // Disconnected when it is done.
-        let _ = cancel(transport, *inbox).recv_timeout(GIVE_UP);
+        let core = self.core();
+        core.table.close();
+        // The last notices go out while there is something to send them on.
+        park::block_on_until(pin!(core.told.wait()), Instant::now() + GIVE_UP);
+        self.shared.leave();
+        let limit = if core.owned {
+            GIVE_UP + CLOSE_LIMIT
+        } else {
+            GIVE_UP
+        };
+        park::block_on_until(pin!(core.left.wait()), Instant::now() + limit);
+    }
+
+    fn core(&self) -> &Core<T> {
+        &self.shared.core
     }
 }
 
@@ -152,25 +226,63 @@ impl<T: Transport> Clone for Client<T> {
 impl<T: Transport> fmt::Debug for Client<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("transport", &self.shared.transport)
-            .field("service", &self.shared.stub.options.service)
+            .field("link", &self.link_state())
+            .field("service", &self.core().stub.options.service)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }
 
-impl<T: Transport> Drop for Shared<T> {
-    fn drop(&mut self) {
-        cancel(&self.transport, self.inbox);
+impl<T: Transport> Shared<T> {
+    /// Ends the link, and wakes the thread that sits in `recv`.
+    fn leave(&self) {
+        let core = &self.core;
+        core.table.close();
+        core.cell.close();
+        if let Some(seat) = core.table.seat() {
+            // Either goes on in the background.
+            drop(if core.owned {
+                begin_to_close(&seat.transport)
+            } else {
+                cancel(&seat.transport, seat.inbox)
+            });
+        }
     }
 }
 
-fn receive(mut consumer: Box<dyn Consumer>, inlet: &Inlet) {
-    loop {
-        match consumer.recv() {
-            Ok(Some(delivery)) => inlet.handle_reply(delivery.message),
-            Ok(None) => return,
-            Err(cause) => return inlet.handle_disconnect(cause),
+impl<T: Transport> Drop for Shared<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Makes the next attempt.
+fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError> {
+    let (mut call, message, transport) = run.attempt()?;
+    let deadline = run.deadline();
+    if run.refuses(transport.is_blocked()) {
+        call.published(Err(blocked()));
+    } else {
+        call.published(transport.publish(run.service(), message, deadline));
+    }
+    park::block_on_until(Pin::new(&mut call), deadline).unwrap_or_else(|| {
+        call.expire(deadline);
+        park::block_on(call)
+    })
+}
+
+/// Waits in this thread until then, or until the client is closed.
+fn pause<T>(core: &Core<T>, until: Instant) {
+    park::block_on_until(pin!(core.cell.until_closed()), until);
+}
+
+/// Carries notices to workers that nobody awaits their replies any more.
+fn carry<T: Transport>(carrying: &Carrying<T>) {
+    while let Some((to, message, transport)) = park::block_on(carrying.0.table.next_cancel()) {
+        // Blocked, it would not arrive while it is of use. Lost, it does no harm: the work ends at
+        // its deadline.
+        if !transport.is_blocked() {
+            drop(transport.publish(&to, message, Instant::now() + GIVE_UP));
         }
     }
 }

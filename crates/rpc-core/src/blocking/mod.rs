@@ -2,6 +2,7 @@
 
 mod client;
 mod connector;
+mod house;
 mod line;
 mod progress;
 mod server;

@@ -10,8 +10,8 @@ use rpc_proto::server::{Acceptor, Stats};
 use rpc_proto::{LONGEST_WAIT, TransportError, deadline_after};
 use uuid::Uuid;
 
+use super::house::House;
 use super::supervise::{Tenant, occupy, supervise};
-use super::tenant::House;
 use super::worker::{Runtime, Worker};
 use super::{Connector, Transport, cancel};
 use crate::link::{CLOSE_LIMIT, LinkCell};
@@ -109,7 +109,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         options: ServerOptions,
         runtime: Runtime,
     ) -> Result<Self, TransportError> {
-        let cell = LinkCell::new(Link::given(Instant::now()), options.observer.clone());
+        let cell = LinkCell::new(Link::given(Instant::now()), options.observer.0.clone());
         let concurrency = options.concurrency.get();
         let house = house(service, options, runtime, false);
         let transport = Arc::new(transport);
@@ -134,7 +134,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let endpoints = connector.endpoints();
         let link = Link::new(endpoints, options.backoff, seed, Instant::now());
-        let cell = LinkCell::new(link, options.observer.clone());
+        let cell = LinkCell::new(link, options.observer.0.clone());
         let concurrency = options.concurrency.get();
         let house = house(service, options, runtime, true);
         let life = {

@@ -153,7 +153,7 @@ fn close<T: Transport>(transport: &Arc<T>) {
 }
 
 /// Closes a transport in the background; what is returned is disconnected when that is done.
-fn begin_to_close<T: Transport>(transport: &Arc<T>) -> mpsc::Receiver<()> {
+pub(super) fn begin_to_close<T: Transport>(transport: &Arc<T>) -> mpsc::Receiver<()> {
     let closing = Arc::clone(transport);
     let (done, when_done) = mpsc::channel();
     // Without a thread it ends when its last holder drops it.

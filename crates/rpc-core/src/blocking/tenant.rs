@@ -1,201 +1,101 @@
-//! The blocking server on each of its transports: queues, consumers, and what comes by them.
+//! What the blocking client has on each transport: an inbox, and a thread that feeds the table of
+//! calls from it. The async twin is at the end of `client/driver.rs`.
 
-use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
 
-use rpc_proto::link::Generation;
-use rpc_proto::server::Lane;
+use rpc_proto::link::{Generation, LinkState};
+use rpc_proto::wire::CHECK_TYPE;
 use rpc_proto::{ErrorKind, TransportError};
 
 use super::supervise::Tenant;
-use super::worker::Worker;
 use super::{Consumer, Transport, cancel};
-use crate::server::Post;
-use crate::{ConsumeOptions, Inbox, QueueKind, QueueSpec, Service};
+use crate::client::{CHECK_LIMIT, Core, SILENCE, deaf, ended};
+use crate::{ConsumeOptions, Inbox};
 
-/// A server, as what lives on one transport after the other.
-pub(super) struct House<T, S> {
-    pub(super) worker: Arc<Worker<T, S>>,
-    pub(super) queue: QueueSpec,
-    pub(super) quarantine: Option<QueueSpec>,
-    pub(super) prefetch: NonZeroU16,
-    pub(super) notices: bool,
-    /// Whether there will be another transport after this one.
-    pub(super) supervised: bool,
-}
+impl<T: Transport> Tenant<T> for Core<T> {
+    type Stay = Box<dyn Consumer>;
 
-/// The consumers of a server on one transport.
-pub(super) struct Stay<T> {
-    post: Arc<Post<T>>,
-    work: Box<dyn Consumer>,
-    quarantine: Option<Box<dyn Consumer>>,
-    control: Option<Box<dyn Consumer>>,
-}
-
-impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
-    type Stay = Stay<T>;
-
-    fn move_in(&self, transport: &Arc<T>) -> Result<Stay<T>, TransportError> {
-        transport.declare(&self.queue)?;
-        let quarantine = self.open_quarantine(transport)?;
-        let control = self.open_control(transport);
-        // Last, so that all is there when the first request comes.
-        let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
-        let work = transport.consume(options)?;
-        let consumers = [Some(&work), quarantine.as_ref()];
-        let post = Arc::new(Post {
-            transport: Arc::clone(transport),
-            consumers: consumers
-                .into_iter()
-                .flatten()
-                .map(|consumer| consumer.id())
-                .collect(),
-            control: control.as_ref().map(|control| control.queue().clone()),
-        });
-        Ok(Stay {
-            post,
-            work,
-            quarantine,
-            control,
-        })
-    }
-
-    fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
-        self.worker.acceptor.set_control(stay.post.control.clone());
-        self.worker.posts.add(Arc::clone(&stay.post));
-    }
-
-    fn stay(&self, _: Generation, transport: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
-        let progress = &self.worker.progress;
-        if progress.stopping().is_some() {
-            return None;
-        }
-        let Stay {
-            post,
-            work,
-            quarantine,
-            control,
-        } = stay;
-        let aside = control.as_ref().map(|control| control.id());
-        // Why the consumer of the quarantine queue has ended, if it was the first to.
-        let first: Arc<Mutex<Option<TransportError>>> = Arc::default();
-        if let Err(error) = self.spawn_aside(&post, (quarantine, control), (&first, work.id())) {
-            return Some(error);
-        }
-        let ended = receive(work, Lane::Work, &self.worker, &post);
-        if let Some(until) = progress.stopping() {
-            // What has begun still needs the transport.
-            self.worker.wind_up(until);
-        }
-        // Whatever has ended this one, the others are to end too.
-        for consumer in post.consumers.iter().copied().chain(aside) {
-            drop(cancel(transport, consumer));
-        }
-        self.worker.hand_back(&post);
-        if progress.stopping().is_some() {
-            return None;
-        }
-        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match first.map_or(ended, Err) {
-            Err(cause) => Some(cause),
-            Ok(()) if self.supervised => Some(closed_here()),
-            Ok(()) => {
-                progress.end(Ok(()));
-                None
-            }
-        }
-    }
-
-    fn depart(&self, _: Generation, cause: TransportError) {
-        self.worker.posts.clear();
-        self.worker.acceptor.set_control(None);
-        if !self.supervised {
-            self.worker.progress.end(Err(cause));
-        }
-    }
-}
-
-type Aside = (Option<Box<dyn Consumer>>, Option<Box<dyn Consumer>>);
-
-impl<T: Transport, S: Service> House<T, S> {
-    /// Threads for the consumers besides that of the work queue. They end with their consumers.
-    fn spawn_aside(
-        &self,
-        post: &Arc<Post<T>>,
-        (quarantine, control): Aside,
-        (first, work): (&Arc<Mutex<Option<TransportError>>>, rpc_proto::ConsumerId),
-    ) -> Result<(), TransportError> {
-        if let Some(mut control) = control {
-            self.worker.spawn("rpc-control", move |worker| {
-                // An error ends the other consumers too, and they tell.
-                while let Ok(Some(delivery)) = control.recv() {
-                    worker.acceptor.handle_cancel(&delivery.message);
-                }
-            })?;
-        }
-        if let Some(quarantine) = quarantine {
-            let (post, first) = (Arc::clone(post), Arc::clone(first));
-            self.worker.spawn("rpc-quarantine", move |worker| {
-                if let Err(cause) = receive(quarantine, Lane::Quarantine, worker, &post) {
-                    *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
-                    // The other one need not have noticed: a queue that is deleted ends one consumer.
-                    drop(cancel(&post.transport, work));
-                }
-            })?;
-        }
-        Ok(())
-    }
-
-    fn open_quarantine(
-        &self,
-        transport: &Arc<T>,
-    ) -> Result<Option<Box<dyn Consumer>>, TransportError> {
-        let Some(queue) = &self.quarantine else {
-            return Ok(None);
+    fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError> {
+        let consumer = transport.consume(ConsumeOptions::inbox(self.stub.options.inbox))?;
+        let Some((to, message)) = self.check(consumer.queue(), transport.is_blocked()) else {
+            return Ok(consumer);
         };
-        let opened = transport.declare(queue).and_then(|()| {
-            // One at a time: when the process ends, there is one suspect.
-            transport.consume(ConsumeOptions::queue(queue.name.clone(), NonZeroU16::MIN))
-        });
-        match opened {
-            Ok(consumer) => Ok(Some(consumer)),
-            Err(error)
-                if queue.kind == QueueKind::Passive && error.kind() == ErrorKind::NotFound =>
-            {
-                tracing::warn!(%error, "there is no quarantine queue: suspects run among the others");
-                Ok(None)
+        let deadline = Instant::now() + CHECK_LIMIT;
+        let inbox = consumer.id();
+        let confirm = transport.publish(&to, message, deadline)?;
+        // There is no `recv` with a limit; the consumer goes there and comes back.
+        let (heard, when_heard) = mpsc::sync_channel(1);
+        spawn("rpc-check", move || {
+            let _ = heard.send(hear(consumer));
+        })?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match when_heard.recv_timeout(left) {
+            Ok(heard) => {
+                let consumer = heard?;
+                match self.stub.options.inbox {
+                    // There is no queue behind it: some brokers say of what has arrived that it has
+                    // not.
+                    Inbox::Direct => Ok(consumer),
+                    Inbox::Exclusive => confirm.wait(deadline).map(|()| consumer),
+                }
             }
-            Err(error) => Err(error),
+            Err(_) => {
+                // Frees that thread.
+                drop(cancel(transport, inbox));
+                if !transport.is_blocked() {
+                    return Err(deaf(SILENCE));
+                }
+                // It is told only to those who publish. Another inbox will do.
+                transport.consume(ConsumeOptions::inbox(self.stub.options.inbox))
+            }
         }
     }
 
-    /// Not every server may have an inbox, and without one it only cannot be told to stop.
-    fn open_control(&self, transport: &Arc<T>) -> Option<Box<dyn Consumer>> {
-        if !self.notices {
-            return None;
-        }
-        transport
-            .consume(ConsumeOptions::inbox(Inbox::Exclusive))
-            .inspect_err(|error| tracing::debug!(%error, "no inbox for cancellations"))
-            .ok()
+    fn arrive(&self, generation: Generation, transport: &Arc<T>, stay: &Self::Stay) {
+        Self::arrive(self, generation, transport, stay.id(), stay.queue().clone());
+    }
+
+    fn stay(
+        &self,
+        generation: Generation,
+        _transport: &Arc<T>,
+        mut consumer: Self::Stay,
+    ) -> Option<TransportError> {
+        let cause = loop {
+            match consumer.recv() {
+                Ok(Some(delivery)) => self.table.handle_reply(generation, delivery.message),
+                Ok(None) => break ended(),
+                Err(cause) => break cause,
+            }
+        };
+        Some(cause).filter(|_| !matches!(self.cell.state(), LinkState::Closed))
+    }
+
+    fn depart(&self, generation: Generation, cause: TransportError) {
+        Self::depart(self, generation, cause);
     }
 }
 
-fn receive<T: Transport, S: Service>(
-    mut consumer: Box<dyn Consumer>,
-    lane: Lane,
-    worker: &Arc<Worker<T, S>>,
-    post: &Arc<Post<T>>,
+/// Receives until the message to ourselves comes, and gives the consumer back.
+fn hear(mut consumer: Box<dyn Consumer>) -> Result<Box<dyn Consumer>, TransportError> {
+    loop {
+        let delivery = consumer.recv()?.ok_or_else(ended)?;
+        if delivery.message.kind == Some(CHECK_TYPE) {
+            return Ok(consumer);
+        }
+    }
+}
+
+/// Works on a thread of its own.
+pub(super) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
 ) -> Result<(), TransportError> {
-    // Dropped at the end: what came by it and has not begun is handed back.
-    let intake = worker.acceptor.intake(lane);
-    while let Some(delivery) = consumer.recv()? {
-        worker.take(&intake, delivery, post);
-    }
-    Ok(())
-}
-
-fn closed_here() -> TransportError {
-    TransportError::new(ErrorKind::Closed, "rpc", "serve")
-        .with_detail("the transport was closed on this side")
+    let spawned = thread::Builder::new().name(name.into()).spawn(work);
+    spawned
+        .map(drop)
+        .map_err(|error| TransportError::new(ErrorKind::Other, "rpc", "start").with_source(error))
 }

@@ -2,33 +2,39 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Request, Stats};
-use rpc_proto::wire::Reply;
-use rpc_proto::{CallError, ConsumerId, TransportError};
+use async_trait::async_trait;
+use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::link::{Generation, Link, LinkState};
+use rpc_proto::wire::{CHECK_TYPE, Reply};
+use rpc_proto::{CallError, ErrorKind, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
-use super::{CallOptions, ClientOptions, GIVE_UP, Inlet, OpenCall, Stub};
-use crate::{ConsumeOptions, Consumer, Transport};
+use super::{
+    CHECK_LIMIT, CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, SILENCE,
+    blocked, deaf, ended,
+};
+use crate::link::{CLOSE_LIMIT, Tenant, occupy, supervise};
+use crate::{Connector, ConsumeOptions, Consumer, Inbox, Transport};
 
 /// Calls a service over any [`Transport`].
 ///
 /// Clones share one reply address and one table of calls; any number of calls may be open at once.
-/// The client does not close its transport, which may be shared.
+/// A client [made with a transport](Self::new) lives as long as that does, and does not close it: it
+/// may be shared. One [made with a connector](Self::connect) makes its transports itself, one after
+/// the other, and closes them.
 ///
 /// Needs a tokio runtime with its timer.
 pub struct Client<T: Transport = Arc<dyn Transport>> {
     shared: Arc<Shared<T>>,
 }
 
+/// What ends with the last clone.
 struct Shared<T: Transport> {
-    transport: T,
-    stub: Stub,
-    inbox: ConsumerId,
-    receiver: AbortHandle,
+    core: Arc<Core<T>>,
 }
 
 impl<T: Transport> Client<T> {
@@ -38,20 +44,69 @@ impl<T: Transport> Client<T> {
     ///
     /// Those of [`Transport::consume`] for an inbox.
     pub async fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
-        let consumer = transport
-            .consume(ConsumeOptions::inbox(options.inbox))
-            .await?;
-        let stub = Stub::new(options, consumer.queue().clone());
-        let inbox = consumer.id();
-        let receiver = tokio::spawn(receive(consumer, stub.table.inlet())).abort_handle();
-        Ok(Self {
-            shared: Arc::new(Shared {
+        let inbox = ConsumeOptions::inbox(options.inbox);
+        let consumer = transport.consume(inbox).await?;
+        let transport = Arc::new(transport);
+        let core = Core::new(options, Link::given(Instant::now()), false);
+        Tenant::arrive(&*core, Generation::FIRST, &transport, &consumer);
+        let receiving = Receiving(Arc::clone(&core));
+        tokio::spawn(async move {
+            let core = &receiving.0;
+            occupy(
                 transport,
-                stub,
-                inbox,
-                receiver,
-            }),
-        })
+                consumer,
+                Arc::clone(&core.cell),
+                Arc::clone(core),
+            )
+            .await;
+        });
+        Ok(Self::of(core))
+    }
+
+    /// A client of one service that makes its connection itself, and another one when that is lost.
+    ///
+    /// Returns at once. Until there is a connection calls fail with
+    /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready).
+    #[must_use]
+    pub fn connect<C>(connector: C, options: ClientOptions) -> Self
+    where
+        C: Connector<Transport = T>,
+    {
+        let core = Core::connecting(options, connector.endpoints());
+        let receiving = Receiving(Arc::clone(&core));
+        tokio::spawn(async move {
+            let core = &receiving.0;
+            supervise(connector, Arc::clone(&core.cell), Arc::clone(core)).await;
+        });
+        Self::of(core)
+    }
+
+    fn of(core: Arc<Core<T>>) -> Self {
+        tokio::spawn(carry(Carrying(Arc::clone(&core))));
+        Self {
+            shared: Arc::new(Shared { core }),
+        }
+    }
+
+    /// Waits until there is a connection, at most this long.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
+        let core = self.core();
+        let deadline = deadline_after(Instant::now(), limit);
+        let up = timeout_at(deadline.into(), core.cell.until_up()).await;
+        match core.trouble() {
+            Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a connection, and why not.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        self.core().cell.state()
     }
 
     /// Calls `method` and waits for the result; an empty name means the service's default method.
@@ -62,7 +117,8 @@ impl<T: Transport> Client<T> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped call gives its slot back at once. Its request may run all the same.
+    /// A dropped call gives its slot back at once, and a worker of ours that has been running it for
+    /// a while is told.
     pub async fn call<Req, Resp>(&self, method: &str, arguments: &Req) -> Result<Resp, CallError>
     where
         Req: Serialize + ?Sized,
@@ -87,9 +143,10 @@ impl<T: Transport> Client<T> {
         Req: Serialize + ?Sized,
         Resp: DeserializeOwned,
     {
-        let request = self.shared.stub.encode(method, arguments)?;
+        let stub = &self.core().stub;
+        let request = stub.encode(method, arguments)?;
         let reply = self.call_raw(options, request).await?;
-        self.shared.stub.decode(&reply)
+        stub.decode(&reply)
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
@@ -102,20 +159,21 @@ impl<T: Transport> Client<T> {
         options: CallOptions,
         request: Request,
     ) -> Result<Reply, CallError> {
-        let Shared {
-            transport, stub, ..
-        } = &*self.shared;
-        let deadline = stub.deadline(options);
-        let (mut call, message) = OpenCall::begin(&stub.table, request, &stub.reply_to, deadline)?;
-        let answered = async {
-            call.published(transport.publish(stub.service(), message, deadline).await);
-            (&mut call).await
-        };
-        match tokio::time::timeout_at(deadline.into(), answered).await {
-            Ok(result) => result,
-            Err(_) => {
-                call.expire(deadline);
-                call.await
+        let core = self.core();
+        let mut run = Run::new(core, options, request);
+        loop {
+            let outcome = attempt(&mut run).await;
+            match run.next(outcome) {
+                Next::Done(result) => return run.end(result),
+                Next::RetryAt(at) => pause(core, at).await,
+                Next::WhenUp { after, until } => {
+                    pause(core, after).await;
+                    let up = timeout_at(until.into(), core.cell.until_up()).await;
+                    if up.is_err() {
+                        let error = run.give_up();
+                        return run.end(Err(error));
+                    }
+                }
             }
         }
     }
@@ -123,36 +181,37 @@ impl<T: Transport> Client<T> {
     /// Calls that are open.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.stub.table.in_flight()
+        self.core().in_flight()
     }
 
-    /// What became of all calls so far.
+    /// What became of all attempts so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stub.table.stats()
+        self.core().stats()
     }
 
-    /// The transport it was made with.
+    /// The transport that calls go out on now, if there is one.
     #[must_use]
-    pub fn transport(&self) -> &T {
-        &self.shared.transport
+    pub fn transport(&self) -> Option<Arc<T>> {
+        self.core().table.seat().map(|seat| seat.transport)
     }
 
-    /// Ends all open calls and gives the reply address up, for all clones.
+    /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
+    /// of a client that made it itself.
     ///
-    /// Takes a second at most. A broker that does not answer within it keeps the reply address until
-    /// the transport is closed.
+    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
+    /// until the transport has ended.
     pub async fn close(&self) {
-        let Shared {
-            transport,
-            stub,
-            inbox,
-            receiver,
-        } = &*self.shared;
-        stub.table.close();
-        // An error means that the transport has ended, and the consumer with it.
-        let _ = timeout(GIVE_UP, transport.cancel(*inbox)).await;
-        receiver.abort();
+        let core = self.core();
+        core.table.close();
+        // The last notices go out while there is something to send them on.
+        let _ = timeout(GIVE_UP, core.told.wait()).await;
+        core.cell.close();
+        let _ = timeout(GIVE_UP + CLOSE_LIMIT, core.left.wait()).await;
+    }
+
+    fn core(&self) -> &Core<T> {
+        &self.shared.core
     }
 }
 
@@ -167,8 +226,8 @@ impl<T: Transport> Clone for Client<T> {
 impl<T: Transport> fmt::Debug for Client<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("transport", &self.shared.transport)
-            .field("service", &self.shared.stub.options.service)
+            .field("link", &self.link_state())
+            .field("service", &self.core().stub.options.service)
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
@@ -176,17 +235,117 @@ impl<T: Transport> fmt::Debug for Client<T> {
 
 impl<T: Transport> Drop for Shared<T> {
     fn drop(&mut self) {
-        // The task holds the consumer, and a consumer that is dropped is cancelled.
-        self.receiver.abort();
+        self.core.table.close();
+        self.core.cell.close();
     }
 }
 
-async fn receive(mut consumer: Box<dyn Consumer>, inlet: Inlet) {
-    loop {
-        match consumer.recv().await {
-            Ok(Some(delivery)) => inlet.handle_reply(delivery.message),
-            Ok(None) => return,
-            Err(cause) => return inlet.handle_disconnect(cause),
+/// Makes the next attempt.
+async fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError> {
+    let (mut call, message, transport) = run.attempt()?;
+    let deadline = run.deadline();
+    let answered = async {
+        if run.refuses(transport.is_blocked()) {
+            call.published(Err(blocked()));
+        } else {
+            let published = transport.publish(run.service(), message, deadline);
+            call.published(published.await);
         }
+        (&mut call).await
+    };
+    match timeout_at(deadline.into(), answered).await {
+        Ok(result) => result,
+        Err(_) => {
+            call.expire(deadline);
+            call.await
+        }
+    }
+}
+
+/// Waits until then, or until the client is closed.
+async fn pause<T>(core: &Core<T>, until: Instant) {
+    let _ = timeout_at(until.into(), core.cell.until_closed()).await;
+}
+
+#[async_trait]
+impl<T: Transport> Tenant<T> for Core<T> {
+    type Stay = Box<dyn Consumer>;
+
+    async fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError> {
+        let inbox = ConsumeOptions::inbox(self.stub.options.inbox);
+        let mut consumer = transport.consume(inbox).await?;
+        let Some((to, message)) = self.check(consumer.queue(), transport.is_blocked()) else {
+            return Ok(consumer);
+        };
+        let deadline = Instant::now() + CHECK_LIMIT;
+        let checking = async {
+            let confirm = transport.publish(&to, message, deadline).await?;
+            loop {
+                let delivery = consumer.recv().await?.ok_or_else(ended)?;
+                if delivery.message.kind == Some(CHECK_TYPE) {
+                    break;
+                }
+            }
+            match self.stub.options.inbox {
+                // There is no queue behind it: some brokers say of what has arrived that it has not.
+                Inbox::Direct => Ok(()),
+                Inbox::Exclusive => confirm.await,
+            }
+        };
+        match timeout_at(deadline.into(), checking).await {
+            Ok(Ok(())) => Ok(consumer),
+            // It is told only to those who publish.
+            _ if transport.is_blocked() => Ok(consumer),
+            Ok(Err(cause)) if cause.kind() == ErrorKind::Timeout => Err(deaf(SILENCE)),
+            Ok(Err(cause)) => Err(cause),
+            Err(_) => Err(deaf(SILENCE)),
+        }
+    }
+
+    fn arrive(&self, generation: Generation, transport: &Arc<T>, stay: &Self::Stay) {
+        Self::arrive(self, generation, transport, stay.id(), stay.queue().clone());
+    }
+
+    async fn stay(
+        &self,
+        generation: Generation,
+        transport: &Arc<T>,
+        mut consumer: Self::Stay,
+    ) -> Option<TransportError> {
+        let inbox = consumer.id();
+        let receiving = async {
+            loop {
+                match consumer.recv().await {
+                    Ok(Some(delivery)) => self.table.handle_reply(generation, delivery.message),
+                    Ok(None) => return ended(),
+                    Err(cause) => return cause,
+                }
+            }
+        };
+        if let Some(cause) = self.cell.unless_closed(receiving).await {
+            return Some(cause);
+        }
+        if !self.owned {
+            // An error means that the transport has ended, and the consumer with it.
+            let _ = timeout(GIVE_UP, transport.cancel(inbox)).await;
+        }
+        None
+    }
+
+    fn depart(&self, generation: Generation, cause: TransportError) {
+        Self::depart(self, generation, cause);
+    }
+}
+
+/// Carries notices to workers that nobody awaits their replies any more.
+async fn carry<T: Transport>(carrying: Carrying<T>) {
+    while let Some((to, message, transport)) = carrying.0.table.next_cancel().await {
+        // Nor would it arrive while it is of use.
+        if transport.is_blocked() {
+            continue;
+        }
+        let deadline = Instant::now() + GIVE_UP;
+        // Lost, it does no harm: the work ends at its deadline.
+        let _ = timeout_at(deadline.into(), transport.publish(&to, message, deadline)).await;
     }
 }

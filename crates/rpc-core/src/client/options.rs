@@ -1,31 +1,69 @@
-//! How a client calls: what service, in which encoding, for how long.
+//! How a client calls: what service, in which encoding, for how long, and what it tries again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_proto::client::Limits;
+use rpc_proto::client::{Limits, RetryPolicy};
+use rpc_proto::link::Backoff;
 use rpc_proto::{Address, DeliveryMode, ShortString};
 
-use crate::Inbox;
 use crate::codec::{Codec, Codecs};
+use crate::observe::Observers;
+use crate::{Inbox, Observer};
 
 /// How a client calls, for all its calls.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
+    /// How a client that connects by itself comes back.
+    pub backoff: Backoff,
     /// The codecs that replies may come in.
     pub codecs: Codecs,
     /// Whether the broker keeps requests over a restart, given a durable queue.
     pub delivery_mode: DeliveryMode,
+    /// The methods that may run twice: their calls are tried again when nobody can tell whether they
+    /// have run. An empty name stands for the service's default method.
+    pub idempotent: BTreeSet<ShortString>,
     /// How replies come back.
     pub inbox: Inbox,
     /// What is refused before it is sent.
     pub limits: Limits,
+    /// How often calls are tried again.
+    pub retry: RetryPolicy,
+    /// Whether a client that connects by itself sends itself a message over each new connection, and
+    /// counts as connected only when that has come back. Not over a named exchange: who is held to
+    /// one may not write to the default exchange.
+    pub self_check: bool,
     /// Where the service listens.
     pub service: Address,
     /// How long a call may take when nothing else is said.
     pub timeout: Duration,
+    /// Whether calls wait, within their deadlines, for a connection and for somebody to listen.
+    /// Otherwise those fail at once.
+    pub wait_for_ready: bool,
+    /// What calls do while the broker takes nothing from publishers.
+    pub when_blocked: WhenBlocked,
     pub(crate) codec: Option<Arc<dyn Codec>>,
+    pub(crate) observer: Observers,
+}
+
+/// What a call does while the broker, short of memory or disk, takes nothing from publishers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenBlocked {
+    /// It fails at once, as far as the transport knows by then.
+    FailFast,
+    /// It waits, within its deadline.
+    #[default]
+    Wait,
+}
+
+impl WhenBlocked {
+    /// Whether a call must not be sent now.
+    pub(crate) const fn refuses(self, blocked: bool) -> bool {
+        matches!(self, Self::FailFast) && blocked
+    }
 }
 
 impl ClientOptions {
@@ -46,13 +84,20 @@ impl ClientOptions {
             .or_else(|| codecs.find(None))
             .cloned();
         Self {
+            backoff: Backoff::default(),
             codec,
             codecs,
             delivery_mode: DeliveryMode::Persistent,
+            idempotent: BTreeSet::new(),
             inbox: Inbox::default(),
             limits: Limits::default(),
+            observer: Observers::default(),
+            retry: RetryPolicy::default(),
+            self_check: true,
             service,
             timeout: Duration::from_secs(30),
+            wait_for_ready: false,
+            when_blocked: WhenBlocked::default(),
         }
     }
 
@@ -91,22 +136,54 @@ impl ClientOptions {
         self.limits = limits;
         self
     }
-}
 
-/// How one call differs from the others of its client.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct CallOptions {
-    /// How long it may take; none means the client's timeout, never "for ever".
-    pub timeout: Option<Duration>,
-}
-
-impl CallOptions {
-    /// A call that may take this long.
+    /// Declares methods that may run twice. A name that is too long for a method is left out.
     #[must_use]
-    pub const fn timeout(timeout: Duration) -> Self {
-        Self {
-            timeout: Some(timeout),
-        }
+    pub fn with_idempotent<M: AsRef<str>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        let names = methods.into_iter().flat_map(ShortString::new);
+        self.idempotent.extend(names);
+        self
+    }
+
+    /// Sets how often calls are tried again.
+    #[must_use]
+    pub const fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets whether calls wait for a connection, and for somebody to listen.
+    #[must_use]
+    pub const fn with_wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// Sets what calls do while the broker takes nothing from publishers.
+    #[must_use]
+    pub const fn with_when_blocked(mut self, when_blocked: WhenBlocked) -> Self {
+        self.when_blocked = when_blocked;
+        self
+    }
+
+    /// Sets whether the client checks each new connection before it calls over it.
+    #[must_use]
+    pub const fn with_self_check(mut self, check: bool) -> Self {
+        self.self_check = check;
+        self
+    }
+
+    /// Sets how a client that connects by itself comes back.
+    #[must_use]
+    pub const fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Sets who is told what happens.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<impl Observer>) -> Self {
+        self.observer = Observers(Some(observer));
+        self
     }
 }

@@ -1,41 +1,44 @@
 //! What both faces of the client do around a call: encode, decode, reckon the deadline.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rpc_proto::client::Request;
 use rpc_proto::wire::{REPLY_TYPE, Reply, media_type};
-use rpc_proto::{Address, CallError, Headers, ShortString, deadline_after};
+use rpc_proto::{CallError, Headers, ShortString, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{CallOptions, ClientOptions, Table};
+use super::ClientOptions;
 use crate::codec::{self, Codec};
 
-/// A client without its transport.
+/// How a client calls.
 #[derive(Debug)]
 pub(crate) struct Stub {
     pub(crate) options: ClientOptions,
-    pub(crate) reply_to: ShortString,
-    pub(crate) table: Table,
 }
 
 impl Stub {
-    pub(crate) fn new(options: ClientOptions, reply_to: ShortString) -> Self {
-        let table = Table::new(options.limits);
-        Self {
-            options,
-            reply_to,
-            table,
-        }
+    pub(crate) const fn new(options: ClientOptions) -> Self {
+        Self { options }
     }
 
-    pub(crate) const fn service(&self) -> &Address {
-        &self.options.service
+    /// When a call must have ended that begins now and may take this long.
+    pub(crate) fn deadline(
+        &self,
+        now: Instant,
+        timeout: Option<Duration>,
+        until: Option<Instant>,
+    ) -> Instant {
+        let timeout = timeout.unwrap_or(self.options.timeout);
+        let deadline = deadline_after(now, timeout.min(self.options.limits.max_timeout));
+        until.map_or(deadline, |until| until.min(deadline))
     }
 
-    pub(crate) fn deadline(&self, options: CallOptions) -> Instant {
-        let timeout = options.timeout.unwrap_or(self.options.timeout);
-        deadline_after(Instant::now(), timeout.min(self.options.limits.max_timeout))
+    /// Whether this method may run twice.
+    pub(crate) fn is_idempotent(&self, method: Option<&ShortString>) -> bool {
+        const DEFAULT: ShortString = ShortString::from_static("");
+        let methods = &self.options.idempotent;
+        !methods.is_empty() && methods.contains(method.unwrap_or(&DEFAULT))
     }
 
     pub(crate) fn encode<Req: Serialize + ?Sized>(

@@ -5,6 +5,8 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+#[cfg(feature = "tokio")]
+use std::{future::Future, pin::pin};
 
 use rpc_proto::TransportError;
 use rpc_proto::link::{Generation, Link, LinkState, Step};
@@ -100,6 +102,18 @@ impl LinkCell {
             })
         })
         .await;
+    }
+
+    /// Does `work` unless the owner ends the link first.
+    #[cfg(feature = "tokio")]
+    pub(crate) async fn unless_closed<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        let mut closed = pin!(self.until_closed());
+        poll_fn(|context| match work.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => closed.as_mut().poll(context).map(|()| None),
+        })
+        .await
     }
 
     fn poll_state<R>(

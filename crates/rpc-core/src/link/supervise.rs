@@ -2,10 +2,7 @@
 //!
 //! The blocking twin is `blocking/supervise.rs`.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use async_trait::async_trait;
 use rpc_proto::link::{Generation, Step};
@@ -52,7 +49,9 @@ where
     loop {
         match cell.poll() {
             Step::Dial(endpoint) => {
-                let dialled = until_closed(&cell, dial(&connector, &*tenant, endpoint)).await;
+                let dialled = cell
+                    .unless_closed(dial(&connector, &*tenant, endpoint))
+                    .await;
                 match dialled {
                     Some(Ok((transport, stay))) => live(&cell, &*tenant, transport, stay).await,
                     Some(Err(cause)) => {
@@ -63,7 +62,7 @@ where
                 }
             }
             Step::Wait(until) => {
-                until_closed(&cell, sleep_until(until.into())).await;
+                cell.unless_closed(sleep_until(until.into())).await;
             }
             // Nobody else drives this link, and a step that was dialled has ended above.
             Step::Watch | Step::Stop => return,
@@ -142,17 +141,4 @@ async fn close<T: Transport>(transport: &Arc<T>) {
     if timeout(CLOSE_LIMIT, transport.close()).await.is_err() {
         tracing::warn!("a transport did not close in time, and is left alone");
     }
-}
-
-/// Does `work` unless the owner ends the link first.
-async fn until_closed<F: Future>(cell: &LinkCell, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    let mut closed = pin!(cell.until_closed());
-    poll_fn(|context| {
-        if closed.as_mut().poll(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use uuid::Uuid;
 
-use super::tenant::{House, Stage};
+use super::house::{House, Stage};
 use super::worker::Worker;
 use super::{CANCEL_LIMIT, DrainReport, ServerOptions};
 use crate::link::{CLOSE_LIMIT, LinkCell, Tenant, occupy, supervise};
@@ -98,7 +98,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         service: S,
         options: ServerOptions,
     ) -> Result<Self, TransportError> {
-        let observer = options.observer.clone();
+        let observer = options.observer.0.clone();
         let plan = Plan::new(service, options, false);
         let transport = Arc::new(transport);
         let stay = plan.house.move_in(&transport).await?;
@@ -123,7 +123,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let endpoints = connector.endpoints();
         let link = Link::new(endpoints, options.backoff, seed, Instant::now());
-        let cell = LinkCell::new(link, options.observer.clone());
+        let cell = LinkCell::new(link, options.observer.0.clone());
         let plan = Plan::new(service, options, true);
         let house = Arc::clone(&plan.house);
         let life = tokio::spawn(supervise(connector, Arc::clone(&cell), house));

@@ -5,12 +5,12 @@ mod at_work;
 mod clock;
 #[cfg(feature = "tokio")]
 mod driver;
+#[cfg(feature = "tokio")]
+mod house;
 mod options;
 mod panic;
 mod posts;
 mod race;
-#[cfg(feature = "tokio")]
-mod tenant;
 #[cfg(feature = "tokio")]
 mod worker;
 

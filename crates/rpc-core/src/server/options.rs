@@ -1,6 +1,5 @@
 //! How a server serves: which queue, how many requests at once, for how long.
 
-use std::fmt;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::thread;
@@ -9,10 +8,11 @@ use std::time::Duration;
 use rpc_proto::link::Backoff;
 use rpc_proto::server::{Policy, Quarantine, Stats};
 
+use crate::observe::Observers;
 use crate::{Misdeclared, Observer, QueueKind, QueueSpec, ShortString};
 
 /// How a server serves.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
     /// How a server that makes its own connections comes back after it has lost one.
@@ -34,7 +34,7 @@ pub struct ServerOptions {
     /// How long a reply may take to be confirmed, or an acknowledgement to be handed over, before
     /// the request goes back into the queue.
     pub settle_timeout: Duration,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) observer: Observers,
     /// The quarantine queue as it is declared.
     pub(crate) quarantine: Option<QueueSpec>,
 }
@@ -49,7 +49,7 @@ impl ServerOptions {
             backoff: Backoff::default(),
             concurrency,
             notices: true,
-            observer: None,
+            observer: Observers::default(),
             quarantine: None,
             prefetch: Self::default_prefetch(concurrency),
             queue,
@@ -113,8 +113,8 @@ impl ServerOptions {
 
     /// Tells this observer what happens.
     #[must_use]
-    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(observer);
+    pub fn with_observer(mut self, observer: Arc<impl Observer>) -> Self {
+        self.observer = Observers(Some(observer));
         self
     }
 
@@ -138,21 +138,6 @@ impl ServerOptions {
             .ok()
             .and_then(NonZeroU16::new)
             .unwrap_or(NonZeroU16::MAX)
-    }
-}
-
-impl fmt::Debug for ServerOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerOptions")
-            .field("backoff", &self.backoff)
-            .field("concurrency", &self.concurrency)
-            .field("notices", &self.notices)
-            .field("policy", &self.policy)
-            .field("prefetch", &self.prefetch)
-            .field("quarantine", &self.quarantine)
-            .field("queue", &self.queue)
-            .field("settle_timeout", &self.settle_timeout)
-            .finish_non_exhaustive()
     }
 }
 

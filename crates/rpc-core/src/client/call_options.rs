@@ -1,0 +1,72 @@
+//! How one call differs from the others of its client.
+
+use std::time::{Duration, Instant};
+
+use rpc_proto::ShortString;
+
+/// How one call differs from the others of its client.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// Whether it may run twice; none means what the client says of its method.
+    pub idempotent: Option<bool>,
+    /// The key that all its attempts carry, by which a service knows that they are one. Without one
+    /// the client makes it, and it is new for each call.
+    pub message_id: Option<ShortString>,
+    /// How long it may take; none means the client's timeout, never "for ever".
+    pub timeout: Option<Duration>,
+    /// Whether it waits for a connection and for somebody to listen; none means what the client does.
+    pub wait_for_ready: Option<bool>,
+    /// Through how many services it has come.
+    pub(crate) hops: u32,
+    /// The trace it belongs to.
+    pub(crate) traceparent: Option<String>,
+    /// When it is of no use any more, whatever its timeout.
+    pub(crate) until: Option<Instant>,
+}
+
+impl CallOptions {
+    /// A call that may take this long.
+    #[must_use]
+    pub fn timeout(timeout: Duration) -> Self {
+        Self {
+            timeout: Some(timeout),
+            ..Self::default()
+        }
+    }
+
+    /// Sets how long it may take.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets whether it may run twice.
+    #[must_use]
+    pub const fn with_idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Sets whether it waits for a connection and for somebody to listen.
+    #[must_use]
+    pub const fn with_wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// Sets the key that all its attempts carry.
+    #[must_use]
+    pub fn with_message_id(mut self, message_id: ShortString) -> Self {
+        self.message_id = Some(message_id);
+        self
+    }
+
+    /// Sets the trace it belongs to, as the W3C writes it.
+    #[must_use]
+    pub fn with_traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+}

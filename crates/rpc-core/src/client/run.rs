@@ -1,0 +1,166 @@
+//! One call with its attempts, as far as it is the same on both faces.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rpc_proto::client::{Attempts, Next, Request};
+use rpc_proto::wire::TRACEPARENT;
+use rpc_proto::{Address, CallError, CallId, ErrorKind, Message, TransportError};
+
+use super::open_call::{OpenCall, new_id};
+use super::table::CallResult;
+use super::{CallOptions, Core};
+use crate::CallEvent;
+
+/// A call that has begun.
+pub(crate) struct Run<'a, T> {
+    core: &'a Core<T>,
+    attempts: Attempts,
+    request: Request,
+    /// The identity of the first attempt, until it begins.
+    first: Option<CallId>,
+    made: u32,
+    since: Instant,
+    waiting: bool,
+    ended: bool,
+}
+
+impl<'a, T> Run<'a, T> {
+    pub(crate) fn new(core: &'a Core<T>, options: CallOptions, mut request: Request) -> Self {
+        let since = Instant::now();
+        let stub = &core.stub;
+        let first = new_id();
+        if let Some(trace) = options.traceparent {
+            // Where there is no room for it, the trace ends here.
+            let _ = request.headers.insert(TRACEPARENT, trace);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let seed = first.bits() as u64;
+        let idempotent = options
+            .idempotent
+            .unwrap_or_else(|| stub.is_idempotent(request.method.as_ref()));
+        let deadline = stub.deadline(since, options.timeout, options.until);
+        let attempts = Attempts::new(stub.options.retry, deadline, seed)
+            .idempotent(idempotent)
+            .wait_for_ready(
+                options
+                    .wait_for_ready
+                    .unwrap_or(stub.options.wait_for_ready),
+            )
+            .hops(options.hops)
+            .message_id(options.message_id);
+        Self {
+            core,
+            attempts,
+            request,
+            first: Some(first),
+            made: 0,
+            since,
+            waiting: false,
+            ended: false,
+        }
+    }
+
+    /// Opens the next attempt.
+    pub(crate) fn attempt(&mut self) -> Result<(OpenCall<T>, Message, Arc<T>), CallError> {
+        self.stop_waiting();
+        let id = self.first.take().unwrap_or_else(new_id);
+        let mut attempt = self.attempts.begin(id);
+        attempt.unix_ms = unix_ms();
+        let opened = OpenCall::begin(&self.core.table, self.request.clone(), attempt);
+        self.made += u32::from(opened.is_ok());
+        opened.map_err(|error| self.explain(error))
+    }
+
+    /// Whether the request is not to be sent while the broker blocks publishers.
+    pub(crate) const fn refuses(&self, blocked: bool) -> bool {
+        self.core.stub.options.when_blocked.refuses(blocked)
+    }
+
+    /// An attempt has ended: what now?
+    pub(crate) fn next(&mut self, outcome: CallResult) -> Next {
+        let next = self
+            .attempts
+            .handle_outcome(Instant::now(), &self.core.budget, outcome);
+        if !matches!(next, Next::Done(_)) {
+            self.waiting = self.core.begin_to_wait();
+            if !self.waiting {
+                return Next::Done(Err(self.give_up()));
+            }
+        }
+        next
+    }
+
+    /// Nothing came of the wait.
+    pub(crate) fn give_up(&mut self) -> CallError {
+        let error = self.attempts.give_up();
+        self.explain(error)
+    }
+
+    /// The call has ended.
+    pub(crate) fn end(mut self, result: CallResult) -> CallResult {
+        self.tell(result.as_ref().err(), false);
+        self.ended = true;
+        result
+    }
+
+    pub(crate) const fn service(&self) -> &Address {
+        &self.core.stub.options.service
+    }
+
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.attempts.deadline()
+    }
+
+    /// Says why there is no connection as the link knows it, which has tried since.
+    fn explain(&self, error: CallError) -> CallError {
+        match error {
+            CallError::BrokerDown(cause) => {
+                CallError::BrokerDown(self.core.trouble().unwrap_or(cause))
+            }
+            other => other,
+        }
+    }
+
+    fn tell(&self, error: Option<&CallError>, given_up: bool) {
+        if let Some(observer) = &self.core.stub.options.observer.0 {
+            observer.call_ended(&CallEvent {
+                attempts: self.made,
+                error,
+                given_up,
+                method: self
+                    .request
+                    .method
+                    .as_ref()
+                    .map_or("", |name| name.as_str()),
+                took: self.since.elapsed(),
+            });
+        }
+    }
+
+    fn stop_waiting(&mut self) {
+        if std::mem::take(&mut self.waiting) {
+            self.core.end_wait();
+        }
+    }
+}
+
+impl<T> Drop for Run<'_, T> {
+    fn drop(&mut self) {
+        self.stop_waiting();
+        if !self.ended {
+            self.tell(None, true);
+        }
+    }
+}
+
+/// The failure of a publish that was not tried, because the broker blocks publishers.
+pub(crate) fn blocked() -> TransportError {
+    TransportError::new(ErrorKind::Blocked, "rpc", "publish")
+}
+
+fn unix_ms() -> Option<u64> {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}

@@ -1,0 +1,147 @@
+//! What most scenarios share: a queue, a directory for the logs of workers, a book, and the check at
+//! the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rpc_core::ShortString;
+use tempfile::TempDir;
+
+use crate::ground::{self, Ground, Place};
+use crate::ledger::{Book, Execution, Rules, Tally, read_work};
+use crate::report::Report;
+use crate::session::{self, CallerOptions, QueueChoice, ServingOptions, Session};
+use crate::setting::Setting;
+use crate::vitals::Vitals;
+use crate::worker::{Contract, Worker};
+
+/// A scenario in progress.
+pub(super) struct Stage<'a> {
+    pub(super) setting: &'a Setting,
+    pub(super) queue: ShortString,
+    pub(super) place: Place,
+    pub(super) book: Arc<Book>,
+    work: TempDir,
+    choice: QueueChoice,
+    log_mark: u64,
+    before: Vitals,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn set(setting: &'a Setting, ground: &Ground, choice: QueueChoice) -> Result<Self> {
+        Self::at(setting, ground.place()?, ground.log_mark(), choice)
+    }
+
+    /// The same for a place that is not that of a ground.
+    pub(super) fn at(
+        setting: &'a Setting,
+        place: Place,
+        log_mark: u64,
+        choice: QueueChoice,
+    ) -> Result<Self> {
+        let work = tempfile::Builder::new().prefix("torture-").tempdir();
+        // What a library makes once for the whole process is there before anything is counted.
+        if let Ok(first) = session::raw(setting.transport, &place) {
+            let _ = first.close();
+        }
+        Ok(Self {
+            setting,
+            queue: ground::queue("work"),
+            place,
+            book: Arc::new(Book::new()),
+            work: work.context("a directory for the logs")?,
+            choice,
+            log_mark,
+            before: Vitals::of_self(),
+        })
+    }
+
+    /// What a worker of this scenario is told.
+    pub(super) fn contract(&self) -> Contract {
+        let serving = ServingOptions::new(self.queue.clone(), self.choice);
+        Contract::new(self.setting, &self.place, serving, self.work.path().into())
+    }
+
+    /// A client that wants an answer and may repeat its calls.
+    pub(super) fn patient_session(&self, timeout: Duration) -> Result<Session> {
+        let options = CallerOptions::patient(self.queue.clone(), timeout);
+        Session::open(self.setting, &self.place, options)
+    }
+
+    /// A client that never repeats what may have run.
+    pub(super) fn single_session(&self, place: &Place, timeout: Duration) -> Result<Session> {
+        let options = CallerOptions::patient(self.queue.clone(), timeout).once();
+        Session::open(self.setting, place, options)
+    }
+
+    /// Everything that was executed so far.
+    pub(super) fn executions(&self) -> Result<Vec<Execution>> {
+        read_work(self.work.path()).context("the logs of executions")
+    }
+
+    /// Lets the workers leave, and holds the ledger against the rules.
+    pub(super) fn finish(
+        self,
+        name: &'static str,
+        ground: &Ground,
+        session: Session,
+        workers: Vec<Worker>,
+        rules: &Rules,
+    ) -> Result<Report> {
+        session.close();
+        drop(session);
+        let left = ground.drains_within(self.queue.as_str(), DRAIN_LIMIT)?;
+        for mut worker in workers {
+            // One that a scenario left dead is no matter of the end.
+            if worker.is_alive() {
+                worker.ask_to_leave()?;
+                worker.leave_within(LEAVE_LIMIT)?;
+            }
+        }
+        let tally = Tally::of(&self.book.records(), &self.executions()?, rules);
+        let mut report = Report::new(name, self.setting, tally, rules);
+        report.require(left.is_none(), || {
+            format!("the queue does not become empty: {left:?}")
+        });
+        for complaint in ground.complaints(self.log_mark) {
+            report.require(false, || format!("the broker complains: {complaint}"));
+        }
+        self.check_vitals(&mut report);
+        Ok(report)
+    }
+
+    /// Threads and descriptors must be back where they were; memory has the ledger itself in it.
+    fn check_vitals(&self, report: &mut Report) {
+        let mut after = Vitals::of_self();
+        let spare = |before: u64| before + before / 20 + 2;
+        let (threads, descriptors) = (spare(self.before.threads), spare(self.before.descriptors));
+        // Threads that were told to end do so soon.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while (after.threads > threads || after.descriptors > descriptors)
+            && std::time::Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(20));
+            after = Vitals::of_self();
+        }
+        report.figure("rss_kib", after.rss_kib);
+        report.require(after.threads <= threads, || {
+            format!(
+                "{} threads, and {} at the beginning",
+                after.threads, self.before.threads
+            )
+        });
+        report.require(after.descriptors <= descriptors, || {
+            let before = self.before.descriptors;
+            format!(
+                "{} descriptors, and {before} at the beginning",
+                after.descriptors
+            )
+        });
+    }
+}
+
+/// How long what is left in a queue may take to be worked off, or to expire.
+const DRAIN_LIMIT: Duration = Duration::from_secs(40);
+
+const LEAVE_LIMIT: Duration = Duration::from_secs(20);

@@ -1,0 +1,81 @@
+//! The service of the rig: writes down what it executes, then does what it is asked to.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rpc_core::proto::server::{Request, Response};
+use rpc_core::proto::wire;
+use rpc_core::{Answer, HeaderValue, Service, Status, Work};
+
+use crate::ask::{Act, Ask};
+use crate::ledger::WorkLog;
+
+/// The service.
+///
+/// A [`Service`] and not a router's method, because the ledger wants to know of each request which
+/// attempt it is and whether it was delivered before.
+#[derive(Clone)]
+pub struct Desk {
+    log: Arc<WorkLog>,
+    delay: Duration,
+}
+
+impl Desk {
+    /// A desk that keeps this log, and takes at least `delay` for each request.
+    #[must_use]
+    pub fn new(log: WorkLog, delay: Duration) -> Self {
+        let log = Arc::new(log);
+        Self { log, delay }
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk")
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service for Desk {
+    fn call(&self, request: Request) -> Work {
+        let ask: Ask = match serde_json::from_slice(&request.body) {
+            Ok(ask) => ask,
+            Err(error) => return Work::Ready(Err(Status::invalid_argument(error.to_string()))),
+        };
+        if ask.act == Act::Answer && self.delay.is_zero() {
+            return Work::Ready(work(&self.log, &request, &ask, Duration::ZERO));
+        }
+        let (log, delay) = (Arc::clone(&self.log), self.delay);
+        Work::Blocking(Box::new(move || work(&log, &request, &ask, delay)))
+    }
+}
+
+fn work(log: &WorkLog, request: &Request, ask: &Ask, delay: Duration) -> Answer {
+    let entry = log.begin(ask.key, attempt(request), request.redelivered);
+    match ask.act {
+        Act::Abort => std::process::abort(),
+        Act::Panic => panic!("call {} asked for it", ask.key),
+        Act::Answer | Act::Sleep(_) | Act::Wait(_) => {
+            let time = delay + ask.act.time();
+            if !time.is_zero() {
+                thread::sleep(time);
+            }
+        }
+    }
+    log.end(entry);
+    let body = serde_json::to_vec(&ask.answer())
+        .map_err(|error| Status::new(rpc_core::Code::Internal, error.to_string()))?;
+    Ok(Response {
+        body: body.into(),
+        content_type: request.content_type.clone(),
+    })
+}
+
+fn attempt(request: &Request) -> u64 {
+    let header = request.headers.get(wire::ATTEMPT);
+    let number = header.and_then(HeaderValue::as_int);
+    number.and_then(|n| u64::try_from(n).ok()).unwrap_or(1)
+}

@@ -1,0 +1,101 @@
+//! Makes transports, of each kind and for each face.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use rpc_core::adapt::{BlockOn, Offload};
+use rpc_core::{ErrorKind, Transport, TransportError, blocking};
+use transport_amiquip::{AmiquipConfig, AmiquipTransport};
+use transport_lapin::{AmqpUrl, LapinConfig, LapinTransport};
+
+use crate::ground::Place;
+use crate::setting::Transport as Kind;
+
+/// A transport for tasks.
+///
+/// # Errors
+///
+/// Those of the transport.
+pub async fn raw_async(
+    kind: Kind,
+    place: &Place,
+    endpoint: usize,
+) -> Result<Arc<dyn Transport>, TransportError> {
+    Ok(match (kind, place) {
+        (Kind::Memory, Place::Memory(broker)) => Arc::new(broker.connect()),
+        (Kind::Lapin, Place::Urls(urls)) => {
+            let config = LapinConfig::new(address(urls, endpoint)?);
+            Arc::new(LapinTransport::connect(config).await?)
+        }
+        (Kind::Amiquip, Place::Urls(urls)) => {
+            let config = AmiquipConfig::new(address(urls, endpoint)?);
+            // amiquip has no other way to connect than to block.
+            let connecting = tokio::task::spawn_blocking(move || {
+                Offload::new(AmiquipTransport::connect(config)?)
+            });
+            let connected = connecting.await;
+            Arc::new(connected.map_err(|error| misuse().with_source(error))??)
+        }
+        _ => return Err(misuse().with_detail("this transport does not reach this broker")),
+    })
+}
+
+/// A transport for threads.
+///
+/// # Errors
+///
+/// Those of the transport.
+pub fn raw_blocking(
+    kind: Kind,
+    place: &Place,
+    endpoint: usize,
+) -> Result<Arc<dyn blocking::Transport>, TransportError> {
+    Ok(match (kind, place) {
+        (Kind::Memory, Place::Memory(broker)) => Arc::new(broker.connect()),
+        (Kind::Lapin, Place::Urls(urls)) => {
+            let config = LapinConfig::new(address(urls, endpoint)?);
+            Arc::new(BlockOn::with_runtime(|| LapinTransport::connect(config))?)
+        }
+        (Kind::Amiquip, Place::Urls(urls)) => {
+            let config = AmiquipConfig::new(address(urls, endpoint)?);
+            Arc::new(AmiquipTransport::connect(config)?)
+        }
+        _ => return Err(misuse().with_detail("this transport does not reach this broker")),
+    })
+}
+
+/// A transport for the scenario itself, which runs on a thread: the blocking face of any kind.
+///
+/// # Errors
+///
+/// Those of the transport.
+pub fn raw(kind: Kind, place: &Place) -> Result<Arc<dyn blocking::Transport>, TransportError> {
+    raw_blocking(kind, place, 0)
+}
+
+/// Connects for the async face, as a connector wants it.
+pub(crate) fn dialling(
+    kind: Kind,
+    place: &Place,
+) -> impl Fn(
+    usize,
+) -> std::pin::Pin<
+    Box<dyn Future<Output = Result<Arc<dyn Transport>, TransportError>> + Send>,
+> + Send
++ Sync
++ use<> {
+    let place = place.clone();
+    move |endpoint| {
+        let place = place.clone();
+        Box::pin(async move { raw_async(kind, &place, endpoint).await })
+    }
+}
+
+fn address(urls: &[String], endpoint: usize) -> Result<AmqpUrl, TransportError> {
+    let url = urls.get(endpoint).ok_or_else(misuse)?;
+    url.parse().map_err(|error| misuse().with_source(error))
+}
+
+fn misuse() -> TransportError {
+    TransportError::new(ErrorKind::Misuse, "torture", "connect")
+}
