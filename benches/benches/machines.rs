@@ -10,7 +10,9 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rpc_core::proto::CallId;
 use rpc_core::proto::client::{Calls, Limits, Request};
-use rpc_core::proto::server::{Accepted, Acceptor, Ending, Policy, Response, Settlement, Verdict};
+use rpc_core::proto::server::{
+    Accepted, Acceptor, Begun, Ending, Intake, Lane, Policy, Response, Settlement, Verdict,
+};
 use rpc_core::proto::wire::Reply;
 use rpc_core::{AckToken, ConsumerId, Delivery, Message, ShortString};
 
@@ -127,9 +129,9 @@ impl Caller {
     }
 }
 
-/// A server's acceptor and a handler that knows the answer.
+/// Where a server's deliveries come in, and a handler that knows the answer.
 struct Responder {
-    acceptor: Acceptor,
+    intake: Intake,
     consumer: ConsumerId,
     tag: u64,
 }
@@ -137,7 +139,8 @@ struct Responder {
 impl Responder {
     fn new() -> Self {
         Self {
-            acceptor: Acceptor::new(Policy::new(ShortString::from_static("rpc_queue"))),
+            intake: Acceptor::new(Policy::new(ShortString::from_static("rpc_queue")))
+                .intake(Lane::Work),
             consumer: ConsumerId::unique(),
             tag: 0,
         }
@@ -152,22 +155,28 @@ impl Responder {
             redelivered: false,
             token: Some(AckToken::new(self.consumer, self.tag)),
         };
-        let Accepted::Job(job) = self.acceptor.accept(delivery) else {
+        let Accepted::Job(job) = self.intake.accept(delivery, now, UNIX_MS) else {
             panic!("a request is a job");
         };
-        let (request, running) = job.begin(now).expect("its deadline is far");
+        let Begun::Run(request, running) = job.begin(now) else {
+            panic!("its deadline is far");
+        };
         assert_eq!(&request.body[..], ARGUMENT);
         let response = Response {
             body: Bytes::from_static(ANSWER),
             content_type: request.content_type,
         };
-        let Settlement::Reply { message, then, .. } =
-            running.finish(now, Ending::Answered(Ok(response)))
+        let Settlement::Reply { message, then, .. } = running
+            .finish(now, Ending::Answered(Ok(response)))
+            .settlement
         else {
             panic!("the request has a reply address");
         };
         (message, then.handle_publish(Ok(())))
     }
 }
+
+/// The time of day, as good as any.
+const UNIX_MS: u64 = 1_800_000_000_000;
 
 const SCATTER: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;

@@ -7,17 +7,13 @@ use std::time::{Duration, Instant};
 
 use fib_service::{Algorithm, METHOD, ServiceOptions, service};
 use rpc_core::proto::server::Request;
-use rpc_core::{Answer, Certainty, Code, Headers, Service, ShortString, Work};
+use rpc_core::{Answer, Certainty, Code, Service, ShortString, Work};
 
 fn request(content_type: Option<&str>, body: impl Into<Vec<u8>>) -> Request {
+    let deadline = Instant::now() + Duration::from_secs(5);
     Request {
-        body: body.into().into(),
         content_type: content_type.map(|name| ShortString::new(name).unwrap()),
-        deadline: Instant::now() + Duration::from_secs(5),
-        headers: Headers::new(),
-        message_id: None,
-        method: None,
-        redelivered: false,
+        ..Request::new(body.into(), deadline)
     }
 }
 

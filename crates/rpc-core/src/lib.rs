@@ -59,6 +59,7 @@ pub mod codec;
 mod confirm;
 #[cfg(feature = "tokio")]
 mod connector;
+mod context;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod link;
 mod observe;
@@ -75,9 +76,9 @@ pub use rpc_proto as proto;
 pub use rpc_proto::client::RetryPolicy;
 pub use rpc_proto::link::{Backoff, Generation, LinkState};
 pub use rpc_proto::{
-    AckToken, Address, CallError, Certainty, Code, ConsumerId, Delivery, DeliveryMode, ErrorKind,
-    Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason, ShortString, Status,
-    TransportError,
+    AckToken, Address, CallError, Cancellation, Certainty, Code, ConsumerId, Delivery,
+    DeliveryMode, ErrorKind, Expiration, HeaderValue, Headers, Message, Origin, Pushback, Reason,
+    ShortString, Status, TransportError,
 };
 
 #[cfg(feature = "tokio")]
@@ -87,6 +88,7 @@ pub use self::client::{CallOptions, ClientOptions, WhenBlocked};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector};
+pub use self::context::Context;
 pub use self::observe::{CallEvent, Observer, RequestEvent};
 pub use self::options::{ConsumeOptions, Fate, Inbox, Misdeclared, QueueKind, QueueSpec, Source};
 pub use self::router::Router;

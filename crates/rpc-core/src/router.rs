@@ -10,6 +10,7 @@ use rpc_proto::{Reason, ShortString, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Context;
 use crate::codec::{self, Codec, Codecs};
 use crate::service::{Answer, Service, Work};
 
@@ -65,12 +66,33 @@ impl Router {
         Req: DeserializeOwned,
         Resp: Serialize,
     {
+        self.handle_with(method, move |_, arguments| handler(arguments))
+    }
+
+    /// As [`handle`](Self::handle), with what is known of the request besides its arguments.
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle_with<Req, Resp>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Context, Req) -> Result<Resp, Status> + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+    {
         self.add(method, move |codec, request| {
             Work::Ready(answer(&*codec, &request, &handler))
         })
     }
 
     /// Adds a method that computes or waits for a while, in a thread that it may keep busy.
+    ///
+    /// It cannot be stopped, so one that may take long is better added by
+    /// [`handle_blocking_with`](Self::handle_blocking_with), and looks at its context.
     ///
     /// # Panics
     ///
@@ -85,6 +107,42 @@ impl Router {
         Req: DeserializeOwned,
         Resp: Serialize,
     {
+        self.handle_blocking_with(method, move |_, arguments| handler(arguments))
+    }
+
+    /// As [`handle_blocking`](Self::handle_blocking), with what is known of the request besides its
+    /// arguments.
+    ///
+    /// ```
+    /// use rpc_core::{Context, Router, Status};
+    ///
+    /// let router = Router::new().handle_blocking_with("sum", |context: Context, n: u64| {
+    ///     let mut sum = 0_u64;
+    ///     for step in 0..n {
+    ///         if step % 1024 == 0 && context.is_cancelled() {
+    ///             // Nobody reads it.
+    ///             return Err(Status::out_of_range("too late"));
+    ///         }
+    ///         sum = sum.wrapping_add(step);
+    ///     }
+    ///     Ok(sum)
+    /// });
+    /// # let _ = router;
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle_blocking_with<Req, Resp>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Context, Req) -> Result<Resp, Status> + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+    {
         let handler = Arc::new(handler);
         self.add(method, move |codec, request| {
             let handler = Arc::clone(&handler);
@@ -92,7 +150,8 @@ impl Router {
         })
     }
 
-    /// Adds a method that awaits.
+    /// Adds a method that awaits. It is dropped where it awaits when nobody waits for its answer any
+    /// more.
     ///
     /// On the blocking face the future is driven by the worker's thread, without a runtime unless
     /// the server was given one.
@@ -111,10 +170,30 @@ impl Router {
         Resp: Serialize,
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
+        self.handle_async_with(method, move |_, arguments| handler(arguments))
+    }
+
+    /// As [`handle_async`](Self::handle_async), with what is known of the request besides its
+    /// arguments.
+    ///
+    /// # Panics
+    ///
+    /// When the name is over 255 bytes.
+    #[must_use]
+    pub fn handle_async_with<Req, Resp, Fut>(
+        self,
+        method: &'static str,
+        handler: impl Fn(Context, Req) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Req: DeserializeOwned,
+        Resp: Serialize,
+        Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
+    {
         self.add(method, move |codec, request| {
             match decode(&*codec, &request) {
                 Ok(arguments) => {
-                    let result = handler(arguments);
+                    let result = handler(Context::of(&request), arguments);
                     Work::Async(Box::pin(async move {
                         encode(&*codec, &result.await.map_err(Status::of_handler)?)
                     }))
@@ -203,10 +282,11 @@ impl fmt::Debug for Router {
 fn answer<Req: DeserializeOwned, Resp: Serialize>(
     codec: &dyn Codec,
     request: &Request,
-    handler: &impl Fn(Req) -> Result<Resp, Status>,
+    handler: &impl Fn(Context, Req) -> Result<Resp, Status>,
 ) -> Answer {
     let arguments = decode(codec, request)?;
-    encode(codec, &handler(arguments).map_err(Status::of_handler)?)
+    let result = handler(Context::of(request), arguments);
+    encode(codec, &result.map_err(Status::of_handler)?)
 }
 
 fn decode<Req: DeserializeOwned>(codec: &dyn Codec, request: &Request) -> Result<Req, Status> {

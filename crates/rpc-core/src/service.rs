@@ -5,11 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rpc_proto::Status;
-use rpc_proto::server::{Request, Response};
-
-/// What a handler says in the end.
-pub type Answer = Result<Response, Status>;
+pub use rpc_proto::server::Answer;
+use rpc_proto::server::Request;
 
 /// Anything that answers requests. A [`Router`](crate::Router) is the usual one.
 ///

@@ -45,7 +45,7 @@ impl HeaderValue {
         }
     }
 
-    fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         // One byte of type, and four of length where the length varies.
         1 + match self {
             Self::Bytes(bytes) => 4 + bytes.len(),
@@ -135,6 +135,17 @@ impl Headers {
         Ok(())
     }
 
+    /// Takes a header out, and returns its value.
+    pub fn remove(&mut self, name: &str) -> Option<HeaderValue> {
+        let place = self
+            .entries
+            .iter()
+            .position(|(known, _)| known.as_str() == name)?;
+        let entry = self.entries.remove(place);
+        self.encoded_len -= Self::entry_len(&entry);
+        Some(entry.1)
+    }
+
     /// Makes room for so many more, at once.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.entries.reserve(more);
@@ -203,6 +214,16 @@ mod tests {
         headers.insert("a", 1).unwrap();
         headers.insert("b", "x".repeat(10_000)).unwrap();
         assert_eq!(headers.get("a"), Some(&HeaderValue::Int(1)));
+    }
+
+    #[test]
+    fn what_is_taken_out_makes_room() {
+        let mut headers = Headers::new();
+        headers.insert("a", "x".repeat(10_000)).unwrap();
+        assert!(headers.remove("b").is_none());
+        assert!(headers.remove("a").is_some());
+        headers.insert("b", "x".repeat(16_000)).unwrap();
+        assert_eq!(headers.iter().count(), 1);
     }
 
     #[test]

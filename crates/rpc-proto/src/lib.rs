@@ -20,6 +20,7 @@
 //! does the I/O.
 
 mod address;
+mod cancellation;
 pub mod client;
 mod correlation;
 mod deadline;
@@ -39,6 +40,7 @@ mod status;
 pub mod wire;
 
 pub use address::Address;
+pub use cancellation::{Cancellation, Cancelled};
 pub use client::CallError;
 pub use correlation::CallId;
 pub use deadline::{LONGEST_WAIT, deadline_after};

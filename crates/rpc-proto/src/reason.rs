@@ -88,6 +88,8 @@ reasons! {
     NotSent = "NOT_SENT", Unavailable, NotExecuted;
     /// The request ended the process of too many workers, and is not tried again.
     Poison = "POISON", Aborted, MaybeExecuted;
+    /// The request had been delivered before, and the service runs none that may have run already.
+    Redelivered = "REDELIVERED", Aborted, MaybeExecuted;
     /// The reply is over the limit.
     ReplyTooLarge = "REPLY_TOO_LARGE", ResourceExhausted, Executed;
     /// The reply could not be understood.

@@ -23,6 +23,12 @@ pub const CANCEL_TYPE: ShortString = ShortString::from_static("rpc.cancel");
 /// The `type` of a message that somebody sends to itself, to see whether the whole path works.
 pub const CHECK_TYPE: ShortString = ShortString::from_static("rpc.check");
 
+/// Whether a message of this `type` is one of the framework's own, and therefore never a request.
+#[must_use]
+pub fn is_reserved(kind: &ShortString) -> bool {
+    [REPLY_TYPE, STARTED_TYPE, CANCEL_TYPE, CHECK_TYPE].contains(kind)
+}
+
 /// Header of a request: which attempt of its call this is, from 1. Absent means 1.
 pub const ATTEMPT: &str = "x-rpc-attempt";
 /// Header of a request: when it is of no use any more, in milliseconds of Unix time. Only a hint,
@@ -35,6 +41,8 @@ pub const NOTICES: &str = "x-rpc-notices";
 /// Header of a request: the time that the call had when this attempt was published, in
 /// milliseconds.
 pub const TIMEOUT_MS: &str = "x-rpc-timeout-ms";
+/// Header that a queue which counts them puts on what it has delivered before: how often it has.
+pub const DELIVERY_COUNT: &str = "x-delivery-count";
 /// Header of a request: the trace it belongs to, as the W3C defines it. Passed on and never read.
 pub const TRACEPARENT: &str = "traceparent";
 

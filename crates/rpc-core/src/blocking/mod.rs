@@ -2,11 +2,14 @@
 
 mod client;
 mod connector;
+mod house;
+mod line;
 mod progress;
 mod server;
 mod supervise;
 mod tenant;
 mod transport;
+mod watch;
 mod worker;
 
 use std::sync::{Arc, mpsc};

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rpc_proto::TransportError;
+use rpc_proto::{LONGEST_WAIT, TransportError, deadline_after};
 
 /// Told by the threads of a server, and waited for by its owner.
 #[derive(Debug, Default)]
@@ -17,6 +17,10 @@ pub(super) struct Progress {
 struct State {
     /// Why no more requests come.
     ended: Option<Result<(), TransportError>>,
+    /// Until when what has begun may take, once the owner wants to stop.
+    stop: Option<Instant>,
+    /// Everything is over that can be.
+    over: bool,
     threads: usize,
 }
 
@@ -37,6 +41,27 @@ impl Progress {
         self.changed.notify_all();
     }
 
+    /// The owner wants it to stop; what has begun may take until then.
+    pub(super) fn stop(&self, until: Instant) {
+        self.state().stop.get_or_insert(until);
+        self.changed.notify_all();
+    }
+
+    /// Until when what has begun may take, if the owner wants it to stop.
+    pub(super) fn stopping(&self) -> Option<Instant> {
+        self.state().stop
+    }
+
+    /// The last transport is left, and all lines are closed.
+    pub(super) fn over(&self) {
+        self.state().over = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state().over
+    }
+
     /// Waits for [`end`](Self::end); `None` when it has not come by `deadline`.
     pub(super) fn wait_ended(&self, deadline: Instant) -> Option<Result<(), TransportError>> {
         self.wait(deadline, |state| state.ended.is_some())
@@ -44,18 +69,21 @@ impl Progress {
             .clone()
     }
 
-    /// Waits until no thread is left, at most until `deadline`.
-    pub(super) fn wait_all_gone(&self, deadline: Instant) {
-        drop(self.wait(deadline, |state| state.threads == 0));
+    /// Waits for [`over`](Self::over), at most until `deadline`.
+    pub(super) fn wait_over(&self, deadline: Instant) {
+        drop(self.wait(deadline, |state| state.over));
     }
 
-    /// Whether no thread is left.
-    pub(super) fn is_all_gone(&self) -> bool {
-        self.state().threads == 0
+    /// Waits until no more than so many threads are left, at most until `deadline`.
+    pub(super) fn wait_gone(&self, left: usize, deadline: Instant) {
+        drop(self.wait(deadline, |state| state.threads <= left));
     }
 
     fn wait(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let longest = deadline_after(Instant::now(), LONGEST_WAIT);
+        let left = deadline
+            .min(longest)
+            .saturating_duration_since(Instant::now());
         let waited = self
             .changed
             .wait_timeout_while(self.state(), left, |state| !done(state));

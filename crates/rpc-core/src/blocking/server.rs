@@ -1,39 +1,52 @@
 //! The blocking face of the server, as its owner sees it: start, watch, drain.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use rpc_proto::server::Stats;
-use rpc_proto::{ConsumerId, ErrorKind, TransportError, deadline_after};
+use rpc_proto::link::{Generation, Link, LinkState};
+use rpc_proto::server::{Acceptor, Stats};
+use rpc_proto::{LONGEST_WAIT, TransportError, deadline_after};
+use uuid::Uuid;
 
-use super::progress::Progress;
+use super::house::House;
+use super::supervise::{Tenant, occupy, supervise};
 use super::worker::{Runtime, Worker};
-use super::{Transport, cancel};
-use crate::{ConsumeOptions, DrainReport, ServerOptions, Service};
+use super::{Connector, Transport, cancel};
+use crate::link::{CLOSE_LIMIT, LinkCell};
+use crate::server::CANCEL_LIMIT;
+use crate::{DrainReport, ServerOptions, Service, park};
 
 /// Serves a [`Service`] from a queue, over any blocking [`Transport`].
 ///
 /// A request is acknowledged after its reply is confirmed, so a worker that dies loses none: the
-/// broker delivers them again, at least once. The server does not close its transport.
+/// broker delivers them again, at least once. Where that is once too often, see
+/// [`Guarantee`](rpc_proto::server::Guarantee) and [`Dedup`](rpc_proto::server::Dedup).
+///
+/// [`start`](Self::start) serves on one transport until that ends, and does not close it.
+/// [`connect`](Self::connect) makes its transports itself: when one is lost, or its queue deleted, it
+/// makes the next, declares the queue again and goes on. What had begun is finished meanwhile. Its
+/// reply goes out by the next transport, if there is one by then; the request itself comes again,
+/// since no acknowledgement crosses from one transport to another.
+///
+/// A handler that does not come back by its deadline cannot be stopped. Its caller is answered, and
+/// another thread works in its place, unless too many are stuck already.
 ///
 /// Dropped, it takes no more requests, and its threads end by themselves after those they have.
 pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
-    consumer: ConsumerId,
-    progress: Arc<Progress>,
+    cell: Arc<LinkCell>,
 }
 
 impl<T: Transport, S: Service> Server<T, S> {
-    /// Declares the queue and begins to serve it, on as many threads as handlers may run at once.
+    /// Declares the queue and begins to serve it on this transport, on as many threads as handlers
+    /// may run at once.
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::declare`] and [`Transport::consume`], and [`ErrorKind::Other`] when the
-    /// system has no thread left.
+    /// Those of [`Transport::declare`] and [`Transport::consume`], and
+    /// [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no thread left.
     pub fn start(transport: T, service: S, options: ServerOptions) -> Result<Self, TransportError> {
         Self::start_in(transport, service, options, Runtime::default())
     }
@@ -54,94 +67,215 @@ impl<T: Transport, S: Service> Server<T, S> {
         Self::start_in(transport, service, options, Runtime::of(runtime))
     }
 
+    /// Begins to make transports and to serve on them, one after the other. Returns at once;
+    /// [`ready`](Self::ready) waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no thread left.
+    pub fn connect<C>(
+        connector: C,
+        service: S,
+        options: ServerOptions,
+    ) -> Result<Self, TransportError>
+    where
+        C: Connector<Transport = T>,
+    {
+        Self::connect_in(connector, service, options, Runtime::default())
+    }
+
+    /// Like [`connect`](Self::connect), with a tokio runtime at hand for handlers that await its
+    /// timers or sockets.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "tokio")]
+    pub fn connect_with_runtime<C>(
+        connector: C,
+        service: S,
+        options: ServerOptions,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, TransportError>
+    where
+        C: Connector<Transport = T>,
+    {
+        Self::connect_in(connector, service, options, Runtime::of(runtime))
+    }
+
     fn start_in(
         transport: T,
         service: S,
         options: ServerOptions,
         runtime: Runtime,
     ) -> Result<Self, TransportError> {
-        let ServerOptions {
-            concurrency,
-            prefetch,
-            queue,
-            policy,
-            settle_timeout,
-        } = options;
-        transport.declare(&queue)?;
-        let consumer = transport.consume(ConsumeOptions::queue(queue.name, prefetch))?;
-        let id = consumer.id();
-        // Neither line ever holds more: the broker sends no more than this unsettled.
-        let (accept, accepted) = mpsc::sync_channel(prefetch.get().into());
-        let (reply, replies) = mpsc::sync_channel(prefetch.get().into());
-        let worker = Worker::new(
-            transport,
-            service,
-            policy,
-            accepted,
-            settle_timeout,
-            runtime,
-        );
-        let server = Self {
-            worker: Arc::new(worker),
-            consumer: id,
-            progress: Arc::default(),
+        let cell = LinkCell::new(Link::given(Instant::now()), options.observer.0.clone());
+        let concurrency = options.concurrency.get();
+        let house = house(service, options, runtime, false);
+        let transport = Arc::new(transport);
+        let stay = house.move_in(&transport)?;
+        house.arrive(Generation::FIRST, &transport, &stay);
+        let life = {
+            let (cell, house) = (Arc::clone(&cell), Arc::clone(&house));
+            move || occupy(&transport, stay, &cell, &*house)
         };
-        server.spawn("rpc-settler", move |worker, _| worker.settle_all(&replies))?;
-        for _ in 0..NonZeroUsize::get(concurrency) {
-            let reply = reply.clone();
-            server.spawn("rpc-worker", move |worker, _| worker.serve(&reply))?;
+        Self::live(&house, cell, concurrency, life)
+    }
+
+    fn connect_in<C>(
+        connector: C,
+        service: S,
+        options: ServerOptions,
+        runtime: Runtime,
+    ) -> Result<Self, TransportError>
+    where
+        C: Connector<Transport = T>,
+    {
+        let seed = Uuid::new_v4().as_u64_pair().0;
+        let endpoints = connector.endpoints();
+        let link = Link::new(endpoints, options.backoff, seed, Instant::now());
+        let cell = LinkCell::new(link, options.observer.0.clone());
+        let concurrency = options.concurrency.get();
+        let house = house(service, options, runtime, true);
+        let life = {
+            let (cell, house) = (Arc::clone(&cell), Arc::clone(&house));
+            let connector = Arc::new(connector);
+            move || supervise(&connector, &cell, &house)
+        };
+        Self::live(&house, cell, concurrency, life)
+    }
+
+    /// Starts the threads; one of them lives on one transport after the other.
+    fn live(
+        house: &Arc<House<T, S>>,
+        cell: Arc<LinkCell>,
+        concurrency: usize,
+        life: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, TransportError> {
+        let worker = Arc::clone(&house.worker);
+        let server = Self { worker, cell };
+        let started = server.worker.start(concurrency).and_then(|()| {
+            server.worker.spawn("rpc-receiver", move |worker| {
+                life();
+                let ever = || deadline_after(Instant::now(), LONGEST_WAIT);
+                worker.wind_up(worker.progress.stopping().unwrap_or_else(ever));
+                worker.progress.over();
+            })
+        });
+        if let Err(error) = started {
+            // The threads that there are.
+            server.worker.wind_up(Instant::now());
+            return Err(error);
         }
-        server.spawn("rpc-receiver", move |worker, progress| {
-            worker.receive(consumer, accept, &reply, progress);
-        })?;
         Ok(server)
+    }
+
+    /// Waits until requests can come, up to `limit`.
+    ///
+    /// # Errors
+    ///
+    /// How it stands then: still connecting, with the cause of the last failure, or ended for good.
+    pub fn ready(&self, limit: Duration) -> Result<(), LinkState> {
+        let deadline = deadline_after(Instant::now(), limit);
+        match park::block_on_until(pin!(self.cell.until_up()), deadline) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(state)) => Err(state),
+            None => Err(self.cell.state()),
+        }
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        self.cell.state()
     }
 
     /// What became of all deliveries so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.worker.stats()
+        self.worker.acceptor.stats()
+    }
+
+    /// Handlers that did not come back by their deadline, and still have not.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.worker.acceptor.stuck()
     }
 
     /// Waits until no more requests come: the transport has ended, or the queue is gone. At most
-    /// `limit`; then it returns `None`.
+    /// `limit`; then it returns `None`. For a server that makes its own transports it always does;
+    /// [`link_state`](Self::link_state) tells how it is.
     ///
     /// [`drain`](Self::drain) afterwards, to let the last requests finish.
     pub fn ended(&self, limit: Duration) -> Option<Result<(), TransportError>> {
-        self.progress
+        self.worker
+            .progress
             .wait_ended(deadline_after(Instant::now(), limit))
     }
 
-    /// Stops: takes no more requests, and waits up to `limit` for those that have begun, their
-    /// replies and their acknowledgements. What had not begun is handed back.
+    /// Stops: takes no more requests, hands back those that have not begun, and waits up to `limit`
+    /// for those that have, their replies and their acknowledgements. A transport that it made itself
+    /// is closed then, which takes three seconds more at the most.
     pub fn drain(self, limit: Duration) -> DrainReport {
-        let deadline = deadline_after(Instant::now(), limit);
-        cancel(self.worker.transport(), self.consumer);
-        self.progress.wait_all_gone(deadline);
-        DrainReport::new(self.stats(), self.worker.at_work())
+        let now = Instant::now();
+        let deadline = deadline_after(now, limit);
+        let worker = &self.worker;
+        let cancelled = self.stop(deadline);
+        let soon = deadline.min(deadline_after(now, CANCEL_LIMIT));
+        for done in cancelled {
+            // Disconnected when it is done.
+            let _ = done.recv_timeout(soon.saturating_duration_since(Instant::now()));
+        }
+        // Not before: what is handed back would come here again.
+        worker.wind_up(deadline);
+        let closed = deadline_after(Instant::now(), CLOSE_LIMIT);
+        worker.progress.wait_over(closed);
+        if worker.at_work.count() == 0 {
+            // Nothing holds them any more, so this is a moment.
+            worker.progress.wait_gone(worker.acceptor.stuck(), closed);
+        }
+        DrainReport::new(self.stats(), worker.at_work.count())
     }
 
-    fn spawn(
-        &self,
-        name: &str,
-        run: impl FnOnce(&Worker<T, S>, &Progress) + Send + 'static,
-    ) -> Result<(), TransportError> {
-        let (worker, alive) = (Arc::clone(&self.worker), Progress::enter(&self.progress));
-        thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(&worker, &alive))
-            .map(|_| ())
-            .map_err(|error| {
-                TransportError::new(ErrorKind::Other, "rpc", "start").with_source(error)
-            })
+    /// Takes no more requests; what is returned is disconnected when nothing more can come.
+    fn stop(&self, until: Instant) -> Vec<std::sync::mpsc::Receiver<()>> {
+        self.worker.progress.stop(until);
+        // No other transport is made.
+        self.cell.close();
+        let posts = self.worker.posts.all();
+        let consumers = posts
+            .iter()
+            .flat_map(|post| post.consumers.iter().map(|id| (&post.transport, *id)));
+        consumers
+            .map(|(transport, id)| cancel(transport, id))
+            .collect()
     }
+}
+
+fn house<T: Transport, S: Service>(
+    service: S,
+    options: ServerOptions,
+    runtime: Runtime,
+    supervised: bool,
+) -> Arc<House<T, S>> {
+    let quarantine = options.quarantine_queue();
+    let acceptor = Acceptor::new(options.policy);
+    let worker = Worker::new(service, acceptor, options.settle_timeout, runtime);
+    Arc::new(House {
+        worker: Arc::new(worker),
+        queue: options.queue,
+        quarantine,
+        prefetch: options.prefetch,
+        notices: options.notices,
+        supervised,
+    })
 }
 
 impl<T: Transport, S: Service> Drop for Server<T, S> {
     fn drop(&mut self) {
         // After a drain that was in time there is nobody left to tell.
-        if !self.progress.is_all_gone() {
-            cancel(self.worker.transport(), self.consumer);
+        if !self.worker.progress.is_over() {
+            drop(self.stop(deadline_after(Instant::now(), LONGEST_WAIT)));
         }
     }
 }
@@ -149,7 +283,7 @@ impl<T: Transport, S: Service> Drop for Server<T, S> {
 impl<T: Transport, S: Service> fmt::Debug for Server<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("transport", self.worker.transport())
+            .field("link", &self.cell.state())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

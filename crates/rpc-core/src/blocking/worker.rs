@@ -1,7 +1,8 @@
-//! What the threads of a blocking server do: a receiver, workers, and a settler.
+//! What the threads of a blocking server do: workers, a settler, and a watch.
 //!
 //! ```text
 //!  receiver: accept ──▶ worker 1 … n: run, publish the reply ──▶ settler: confirm, acknowledge
+//!                              ╰──── watch: notice, cancel, replace ────╯
 //! ```
 //!
 //! The receiver reads ahead while all workers are busy, so that it is known how long a request has
@@ -10,137 +11,224 @@
 //! waits instead, for all workers. Both lines are bounded by the prefetch.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterReply, Ending, Job, Policy, Request, Settlement, Stats, Verdict,
+    Accepted, Acceptor, AfterForward, AfterReply, Begun, Ending, Finished, Forward, Forwarded,
+    Intake, Job, Request, Running, Settlement, Verdict,
 };
-use rpc_proto::{TransportError, deadline_after};
+use rpc_proto::{Cancellation, Delivery, ErrorKind, LONGEST_WAIT, TransportError, deadline_after};
 
+use super::Transport;
+use super::line::Line;
 use super::progress::Progress;
-use super::{Consumer, Transport};
-use crate::server::{AtWork, CatchUnwind, Panicked, catch_unwind};
+use super::watch::{Due, Seat, Watch};
+use crate::server::{
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Panicked, Post, Posts, catch_unwind, race, unix_ms,
+};
 use crate::{Confirm, Fate, Service, Work, park};
 
 /// What the threads of one server share.
 pub(super) struct Worker<T, S> {
-    transport: Arc<T>,
     service: S,
-    acceptor: Acceptor,
-    /// What waits for a worker. Whoever holds the lock waits for the others too.
-    accepted: Mutex<mpsc::Receiver<Accepted>>,
-    /// Set when nothing further may begin.
-    draining: AtomicBool,
+    pub(super) acceptor: Acceptor,
+    pub(super) posts: Posts<T>,
+    pub(super) at_work: AtWork,
+    pub(super) progress: Arc<Progress>,
+    /// What waits for a worker.
+    accepted: Line<(Task, Arc<Post<T>>)>,
+    /// What waits for its confirm.
+    sent: Line<Sent<T>>,
+    watch: Watch<T>,
     settle_timeout: Duration,
     runtime: Runtime,
-    at_work: AtWork,
 }
 
-/// A reply that was handed over, until when its confirm is awaited, and what comes after.
-type Sent = (Result<Confirm, TransportError>, Instant, AfterReply);
+/// What a worker does.
+#[derive(Debug)]
+enum Task {
+    Forward(Box<Forward>),
+    Run(Job),
+    Settle(Settlement),
+}
+
+/// A message that was handed over, until when its confirm is awaited, and what comes after.
+struct Sent<T> {
+    confirm: Result<Confirm, TransportError>,
+    until: Instant,
+    then: Then,
+    post: Arc<Post<T>>,
+}
+
+enum Then {
+    Forward(AfterForward),
+    Reply(AfterReply),
+}
+
+/// Whether a thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Mine,
+    /// It came back too late, and another works in its place.
+    Taken,
+}
 
 impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn new(
-        transport: T,
         service: S,
-        policy: Policy,
-        accepted: mpsc::Receiver<Accepted>,
+        acceptor: Acceptor,
         settle_timeout: Duration,
         runtime: Runtime,
     ) -> Self {
         Self {
-            transport: Arc::new(transport),
             service,
-            acceptor: Acceptor::new(policy),
-            accepted: Mutex::new(accepted),
-            draining: AtomicBool::new(false),
-            settle_timeout,
-            runtime,
+            acceptor,
+            posts: Posts::new(),
             at_work: AtWork::default(),
+            progress: Arc::default(),
+            accepted: Line::new(),
+            sent: Line::new(),
+            watch: Watch::new(),
+            settle_timeout: settle_timeout.min(LONGEST_WAIT),
+            runtime,
         }
     }
 
-    pub(super) const fn transport(&self) -> &Arc<T> {
-        &self.transport
+    /// Starts the threads that outlive each transport.
+    pub(super) fn start(self: &Arc<Self>, concurrency: usize) -> Result<(), TransportError> {
+        self.spawn("rpc-settler", |worker| worker.settle_all())?;
+        self.spawn("rpc-watch", |worker| worker.watch_all())?;
+        for _ in 0..concurrency {
+            self.spawn("rpc-worker", |worker| worker.serve())?;
+        }
+        Ok(())
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        self.acceptor.stats()
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) -> Result<(), TransportError> {
+        let (worker, alive) = (Arc::clone(self), Progress::enter(&self.progress));
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                run(&worker);
+                drop(alive);
+            })
+            .map(|_| ())
+            .map_err(|error| {
+                TransportError::new(ErrorKind::Other, "rpc", "start").with_source(error)
+            })
     }
 
-    /// Requests taken and not yet settled.
-    pub(super) fn at_work(&self) -> usize {
-        self.at_work.count()
-    }
-
-    /// Takes requests in until there are no more, and hands back those that nobody has begun.
-    pub(super) fn receive(
-        &self,
-        mut consumer: Box<dyn Consumer>,
-        accept: SyncSender<Accepted>,
-        replies: &SyncSender<Sent>,
-        progress: &Progress,
-    ) {
-        let cause = loop {
-            match consumer.recv() {
-                Ok(Some(delivery)) => {
-                    self.at_work.begin();
-                    // The workers end after the receiver.
-                    let _ = accept.send(self.acceptor.accept(delivery));
-                }
-                Ok(None) => break Ok(()),
-                Err(cause) => break Err(cause),
-            }
+    /// Takes a delivery in, for a worker to answer.
+    pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
+        self.at_work.begin();
+        let task = match intake.accept(delivery, Instant::now(), unix_ms()) {
+            Accepted::Forward(forward) => Task::Forward(forward),
+            Accepted::Job(job) => Task::Run(job),
+            Accepted::Settlement(settlement) => Task::Settle(settlement),
+            // Settled together with the one that runs.
+            Accepted::Joined => return,
         };
-        progress.end(cause);
-        self.draining.store(true, Ordering::Release);
-        // An idle worker holds the lock while it waits for what can no longer come: first this ends.
-        drop(accept);
-        self.serve(replies);
+        if let Err((task, post)) = self.accepted.push((task, Arc::clone(post))) {
+            // Nothing begins any more, so this is done at once.
+            self.work(task, &post);
+        }
+    }
+
+    /// Hands back what came by this post and has not begun.
+    pub(super) fn hand_back(self: &Arc<Self>, post: &Arc<Post<T>>) {
+        for (task, post) in self.accepted.take_out(|(_, of)| Arc::ptr_eq(of, post)) {
+            self.work(task, &post);
+        }
+    }
+
+    /// Lets nothing further begin, and hands back what has not. Then waits for what has, until then.
+    pub(super) fn wind_up(self: &Arc<Self>, until: Instant) {
+        self.acceptor.drain();
+        self.accepted.close();
+        while let Some((task, post)) = self.accepted.try_pop() {
+            self.work(task, &post);
+        }
+        park::block_on_until(pin!(self.at_work.idle()), until);
+        self.sent.close();
+        self.watch.close();
     }
 
     /// Answers requests until there are no more.
-    pub(super) fn serve(&self, replies: &SyncSender<Sent>) {
-        loop {
-            let accepted = self
-                .accepted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .recv();
-            match accepted {
-                Ok(Accepted::Job(job)) if self.draining.load(Ordering::Acquire) => {
-                    self.settle(job.abandon());
-                }
-                Ok(Accepted::Job(job)) => self.finish(self.execute(job), replies),
-                Ok(Accepted::Settlement(settlement)) => self.finish(settlement, replies),
-                Err(_) => return,
+    fn serve(self: &Arc<Self>) {
+        while let Some((task, post)) = self.accepted.pop() {
+            if self.work(task, &post) == Place::Taken {
+                return;
             }
         }
     }
 
-    fn execute(&self, job: Job) -> Settlement {
+    fn work(self: &Arc<Self>, task: Task, post: &Arc<Post<T>>) -> Place {
+        match task {
+            Task::Run(job) => return self.begin(job, post),
+            Task::Settle(settlement) => self.settle(settlement, post),
+            Task::Forward(forward) => {
+                let Forward { to, message, then } = *forward;
+                let until = deadline_after(Instant::now(), self.settle_timeout);
+                let confirm = post.transport.publish(&to, message, until);
+                self.await_confirm(confirm, until, Then::Forward(then), post);
+            }
+        }
+        Place::Mine
+    }
+
+    fn begin(self: &Arc<Self>, job: Job, post: &Arc<Post<T>>) -> Place {
         match job.begin(Instant::now()) {
-            Ok((request, running)) => {
-                let ending = self.run(request, running.deadline());
-                running.finish(Instant::now(), ending)
+            Begun::Run(request, running) => return self.run(request, running, post),
+            Begun::AckFirst(token, then) => {
+                let acked = post.transport.ack(token);
+                match then.handle_ack(Instant::now(), acked.as_ref().map(|&()| ())) {
+                    Ok((request, running)) => return self.run(request, running, post),
+                    Err(joined) => {
+                        self.at_work.end();
+                        self.settle_joined(joined);
+                    }
+                }
             }
-            Err(settlement) => settlement,
+            Begun::Settle(settlement) => self.settle(settlement, post),
+            Begun::Joined => {}
+        }
+        Place::Mine
+    }
+
+    fn run(self: &Arc<Self>, request: Request, running: Running, post: &Arc<Post<T>>) -> Place {
+        let (deadline, cancellation) = (running.deadline(), running.cancellation().clone());
+        let seat = self.watch.sit(running, Arc::clone(post));
+        let ending = self.call(request, deadline, &cancellation);
+        match self.watch.rise(&seat) {
+            Ok(running) => {
+                self.finish(running, ending, post);
+                Place::Mine
+            }
+            Err(overtaken) if overtaken.replaced => Place::Taken,
+            Err(_) => Place::Mine,
         }
     }
 
-    fn run(&self, request: Request, deadline: Instant) -> Ending {
+    fn call(&self, request: Request, deadline: Instant, cancellation: &Cancellation) -> Ending {
         let answer = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ok(answer),
             Ok(Work::Blocking(work)) => catch_unwind(work),
             Ok(Work::Async(work)) => {
                 let _entered = self.runtime.enter();
-                let work = pin!(CatchUnwind::new(work));
-                match park::block_on_until(work, deadline) {
-                    Some(answer) => answer,
-                    None => return Ending::TimedOut,
+                let work = race(CatchUnwind::new(work), cancellation.cancelled());
+                match park::block_on_until(pin!(work), deadline) {
+                    Some(First::Left(answer)) => answer,
+                    // The clock cancels too, at the deadline.
+                    Some(First::Right(())) if Instant::now() < deadline => {
+                        return Ending::Cancelled;
+                    }
+                    Some(First::Right(())) | None => return Ending::TimedOut,
                 }
             }
             Err(panicked) => Err(panicked),
@@ -148,35 +236,97 @@ impl<T: Transport, S: Service> Worker<T, S> {
         answer.map_or_else(|Panicked| Ending::Panicked, Ending::Answered)
     }
 
+    fn finish(&self, running: Running, ending: Ending, post: &Arc<Post<T>>) {
+        let Finished { settlement, joined } = running.finish(Instant::now(), ending);
+        self.settle(settlement, post);
+        self.settle_joined(joined);
+    }
+
     /// Sends the reply on its way, or settles at once where there is none.
-    fn finish(&self, settlement: Settlement, replies: &SyncSender<Sent>) {
+    fn settle(&self, settlement: Settlement, post: &Arc<Post<T>>) {
         match settlement {
             Settlement::Reply { to, message, then } => {
-                let deadline = deadline_after(Instant::now(), self.settle_timeout);
-                let sent = self.transport.publish(&to, message, deadline);
-                // The settler ends after the last worker.
-                let _ = replies.send((sent, deadline, then));
+                let until = deadline_after(Instant::now(), self.settle_timeout);
+                let confirm = self.posts.outlet(post).publish(&to, message, until);
+                self.await_confirm(confirm, until, Then::Reply(then), post);
             }
-            Settlement::Settle(verdict) => self.settle(verdict),
+            Settlement::Settle(verdict) => self.carry_out(verdict, post),
+        }
+    }
+
+    /// What joined a request may have come by another transport.
+    fn settle_joined(&self, joined: Vec<Settlement>) {
+        for settlement in joined {
+            match self.posts.of(settlement.consumer()) {
+                Some(post) => self.settle(settlement, &post),
+                // It went back with its transport.
+                None => self.at_work.end(),
+            }
+        }
+    }
+
+    fn await_confirm(
+        &self,
+        confirm: Result<Confirm, TransportError>,
+        until: Instant,
+        then: Then,
+        post: &Arc<Post<T>>,
+    ) {
+        let sent = Sent {
+            confirm,
+            until,
+            then,
+            post: Arc::clone(post),
+        };
+        if let Err(sent) = self.sent.push(sent) {
+            // The settler has gone: this comes after the end.
+            self.confirm(sent);
         }
     }
 
     /// Waits for the confirm of each reply in turn. A broker confirms about in order, and each reply
     /// has had its time since it was sent: many that are never confirmed take no longer than one.
-    pub(super) fn settle_all(&self, sent: &mpsc::Receiver<Sent>) {
-        for (sent, deadline, then) in sent {
-            let confirmed = sent.and_then(|confirm| confirm.wait(deadline));
-            if let Err(error) = &confirmed {
-                tracing::debug!(%error, "a reply could not be delivered");
-            }
-            self.settle(then.handle_publish(confirmed.as_ref().map(|&()| ())));
+    fn settle_all(&self) {
+        while let Some(sent) = self.sent.pop() {
+            self.confirm(sent);
         }
     }
 
-    fn settle(&self, verdict: Verdict) {
+    fn confirm(&self, sent: Sent<T>) {
+        let Sent {
+            confirm,
+            until,
+            then,
+            post,
+        } = sent;
+        let confirmed = confirm.and_then(|confirm| confirm.wait(until));
+        if let Err(error) = &confirmed {
+            tracing::debug!(%error, "a message could not be delivered");
+        }
+        let confirmed = confirmed.as_ref().map(|&()| ());
+        let verdict = match then {
+            Then::Reply(then) => then.handle_publish(confirmed),
+            Then::Forward(then) => match then.handle_publish(confirmed) {
+                Forwarded::Settle(verdict) => verdict,
+                Forwarded::Run(job) => return self.run_here(*job, post),
+            },
+        };
+        self.carry_out(verdict, &post);
+    }
+
+    /// A request that could not be passed on to quarantine waits for a worker like all others.
+    fn run_here(&self, job: Job, post: Arc<Post<T>>) {
+        if let Err((Task::Run(job), post)) = self.accepted.push((Task::Run(job), post)) {
+            self.settle(job.hand_back(Instant::now()), &post);
+        }
+    }
+
+    fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
+        let transport = &post.transport;
         let settled = match verdict {
-            Verdict::Ack(token) => self.transport.ack(token),
-            Verdict::Requeue(token) => self.transport.reject(token, Fate::Requeue),
+            Verdict::Ack(token) => transport.ack(token),
+            Verdict::Discard(token) => transport.reject(token, Fate::Discard),
+            Verdict::Requeue(token) => transport.reject(token, Fate::Requeue),
             Verdict::Settled => Ok(()),
         };
         if let Err(error) = settled {
@@ -184,6 +334,38 @@ impl<T: Transport, S: Service> Worker<T, S> {
             tracing::debug!(%error, "a request could not be settled");
         }
         self.at_work.end();
+    }
+
+    fn watch_all(self: &Arc<Self>) {
+        while let Some(all) = self.watch.wait(&self.acceptor) {
+            for due in all {
+                match due {
+                    Due::Notice(to, message, post) => {
+                        // It matters little whether that arrives, and others wait here.
+                        if !post.transport.is_blocked() {
+                            let until = deadline_after(Instant::now(), NOTICE_LIMIT);
+                            drop(post.transport.publish(&to, message, until));
+                        }
+                    }
+                    Due::Overtaken {
+                        running,
+                        post,
+                        replace,
+                    } => self.overtake(running, &post, replace),
+                }
+            }
+        }
+    }
+
+    /// Answers for a thread that does not come back, and puts another one in its place.
+    fn overtake(self: &Arc<Self>, running: Running, post: &Arc<Post<T>>, replace: Option<Seat>) {
+        if let Some(seat) = replace
+            && let Err(error) = self.spawn("rpc-worker", |worker| worker.serve())
+        {
+            tracing::error!(%error, "no thread for the place of a stuck handler");
+            self.watch.keep(&seat);
+        }
+        self.finish(running, Ending::TimedOut, post);
     }
 }
 

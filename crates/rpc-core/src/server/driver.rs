@@ -1,59 +1,94 @@
-//! The async face of the server: one task receives, and each request is a task of its own.
+//! The async face of the server, as its owner sees it: start, watch, drain.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_proto::server::{
-    Accepted, Acceptor, Ending, Job, Request, Running, Settlement, Stats, Verdict,
-};
-use rpc_proto::{
-    Address, ConsumerId, ErrorKind, LONGEST_WAIT, Message, TransportError, deadline_after,
-};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use rpc_proto::link::{Generation, Link, LinkState};
+use rpc_proto::server::{Acceptor, Stats};
+use rpc_proto::{TransportError, deadline_after};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{timeout, timeout_at};
+use uuid::Uuid;
 
-use super::{AtWork, CatchUnwind, DrainReport, Panicked, ServerOptions, catch_unwind};
-use crate::{Answer, ConsumeOptions, Consumer, Fate, Service, Transport, Work};
+use super::house::{House, Stage};
+use super::worker::Worker;
+use super::{CANCEL_LIMIT, DrainReport, ServerOptions};
+use crate::link::{CLOSE_LIMIT, LinkCell, Tenant, occupy, supervise};
+use crate::{Connector, Service, Transport};
 
 /// Serves a [`Service`] from a queue, over any [`Transport`].
 ///
 /// A request is acknowledged after its reply is confirmed, so a worker that dies loses none: the
-/// broker delivers them again, at least once. The server does not close its transport.
+/// broker delivers them again, at least once. Where that is once too often, see
+/// [`Guarantee`](rpc_proto::server::Guarantee) and [`Dedup`](rpc_proto::server::Dedup).
+///
+/// [`start`](Self::start) serves on one transport until that ends, and does not close it.
+/// [`connect`](Self::connect) makes its transports itself: when one is lost, or its queue deleted, it
+/// makes the next, declares the queue again and goes on. What had begun is finished meanwhile. Its
+/// reply goes out by the next transport, if there is one by then; the request itself comes again,
+/// since no acknowledgement crosses from one transport to another.
 ///
 /// Dropped, it stops at once: handlers are dropped where they await, and their requests are
 /// delivered again when the transport closes. [`drain`](Self::drain) is the gentle way.
 pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
-    consumer: ConsumerId,
-    /// Ends with the requests still at work and the reason why no more are taken.
-    receiver: Receiver,
+    cell: Arc<LinkCell>,
+    stage: watch::Sender<Stage>,
+    ended: watch::Receiver<Option<Result<(), TransportError>>>,
+    /// The task that lives on one transport after the other.
+    life: JoinHandle<()>,
 }
 
-/// The receiving task, which ends with its handle.
-struct Receiver(JoinHandle<Ended>);
+/// A server that has no transport yet.
+struct Plan<T, S> {
+    house: Arc<House<T, S>>,
+    stage: watch::Sender<Stage>,
+    ended: watch::Receiver<Option<Result<(), TransportError>>>,
+}
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.0.abort();
+impl<T: Transport, S: Service> Plan<T, S> {
+    fn new(service: S, options: ServerOptions, supervised: bool) -> Self {
+        let quarantine = options.quarantine_queue();
+        let (stage, watched) = watch::channel(Stage::Serving);
+        let (told, ended) = watch::channel(None);
+        let worker = Worker::new(
+            service,
+            Acceptor::new(options.policy),
+            options.concurrency.get(),
+            options.settle_timeout,
+        );
+        let house = House {
+            worker: Arc::new(worker),
+            queue: options.queue,
+            quarantine,
+            prefetch: options.prefetch,
+            notices: options.notices,
+            supervised,
+            stage: watched,
+            ended: told,
+        };
+        Self {
+            house: Arc::new(house),
+            stage,
+            ended,
+        }
+    }
+
+    fn live(self, cell: Arc<LinkCell>, life: JoinHandle<()>) -> Server<T, S> {
+        Server {
+            worker: Arc::clone(&self.house.worker),
+            cell,
+            stage: self.stage,
+            ended: self.ended,
+            life,
+        }
     }
 }
 
-type Ended = (JoinSet<()>, Result<(), TransportError>);
-
-struct Worker<T, S> {
-    transport: T,
-    service: S,
-    acceptor: Acceptor,
-    /// One permit for each handler that may run; closed when no further one may begin.
-    slots: Semaphore,
-    settle_timeout: Duration,
-    at_work: AtWork,
-}
-
 impl<T: Transport, S: Service> Server<T, S> {
-    /// Declares the queue and begins to serve it.
+    /// Declares the queue and begins to serve it, on this transport.
     ///
     /// # Errors
     ///
@@ -63,32 +98,56 @@ impl<T: Transport, S: Service> Server<T, S> {
         service: S,
         options: ServerOptions,
     ) -> Result<Self, TransportError> {
-        let ServerOptions {
-            concurrency,
-            prefetch,
-            queue,
-            policy,
-            settle_timeout,
-        } = options;
-        transport.declare(&queue).await?;
-        let consumer = transport
-            .consume(ConsumeOptions::queue(queue.name, prefetch))
-            .await?;
-        let id = consumer.id();
-        let worker = Arc::new(Worker {
-            transport,
-            service,
-            acceptor: Acceptor::new(policy),
-            slots: Semaphore::new(concurrency.get().min(Semaphore::MAX_PERMITS)),
-            settle_timeout,
-            at_work: AtWork::default(),
-        });
-        let receiver = Receiver(tokio::spawn(receive(consumer, Arc::clone(&worker))));
-        Ok(Self {
-            worker,
-            consumer: id,
-            receiver,
-        })
+        let observer = options.observer.0.clone();
+        let plan = Plan::new(service, options, false);
+        let transport = Arc::new(transport);
+        let stay = plan.house.move_in(&transport).await?;
+        let cell = LinkCell::new(Link::given(Instant::now()), observer);
+        plan.house.arrive(Generation::FIRST, &transport, &stay);
+        let house = Arc::clone(&plan.house);
+        let life = tokio::spawn(occupy(transport, stay, Arc::clone(&cell), house));
+        Ok(plan.live(cell, life))
+    }
+
+    /// Begins to make transports and to serve on them, one after the other. Returns at once;
+    /// [`ready`](Self::ready) waits.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn connect<C>(connector: C, service: S, options: ServerOptions) -> Self
+    where
+        C: Connector<Transport = T>,
+    {
+        let seed = Uuid::new_v4().as_u64_pair().0;
+        let endpoints = connector.endpoints();
+        let link = Link::new(endpoints, options.backoff, seed, Instant::now());
+        let cell = LinkCell::new(link, options.observer.0.clone());
+        let plan = Plan::new(service, options, true);
+        let house = Arc::clone(&plan.house);
+        let life = tokio::spawn(supervise(connector, Arc::clone(&cell), house));
+        plan.live(cell, life)
+    }
+
+    /// Waits until requests can come, up to `limit`.
+    ///
+    /// # Errors
+    ///
+    /// How it stands then: still connecting, with the cause of the last failure, or ended for good.
+    pub async fn ready(&self, limit: Duration) -> Result<(), LinkState> {
+        let deadline = deadline_after(Instant::now(), limit);
+        match timeout_at(deadline.into(), self.cell.until_up()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(state)) => Err(state),
+            Err(_) => Err(self.cell.state()),
+        }
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        self.cell.state()
     }
 
     /// What became of all deliveries so far.
@@ -97,7 +156,14 @@ impl<T: Transport, S: Service> Server<T, S> {
         self.worker.acceptor.stats()
     }
 
-    /// Waits until no more requests come: the transport has ended, or the queue is gone.
+    /// Handlers that did not come back by their deadline, and still have not.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.worker.acceptor.stuck()
+    }
+
+    /// Waits until no more requests come: the transport has ended, or the queue is gone. For a server
+    /// that makes its own transports that is never; [`link_state`](Self::link_state) tells how it is.
     ///
     /// # Errors
     ///
@@ -106,166 +172,53 @@ impl<T: Transport, S: Service> Server<T, S> {
     /// # Cancel safety
     ///
     /// Cancel safe. [`drain`](Self::drain) afterwards, to let the last requests finish.
-    pub async fn ended(&mut self) -> Result<(), TransportError> {
-        let (jobs, cause) = (&mut self.receiver.0).await.unwrap_or_else(|_| stopped());
-        let again = cause.clone();
-        // Kept for the drain: a join handle gives its output once.
-        self.receiver = Receiver(tokio::spawn(async move { (jobs, again) }));
-        cause
+    pub async fn ended(&self) -> Result<(), TransportError> {
+        let mut ended = self.ended.clone();
+        let told = ended.wait_for(Option::is_some).await;
+        // Its sender lives as long as anything of this server does.
+        told.ok().and_then(|told| told.clone()).unwrap_or(Ok(()))
     }
 
     /// Stops: takes no more requests, hands back those that have not begun, and waits up to `limit`
-    /// for those that have, their replies and their acknowledgements.
-    pub async fn drain(self, limit: Duration) -> DrainReport {
-        let Self {
-            worker,
-            consumer,
-            mut receiver,
-        } = self;
-        let deadline = deadline_after(Instant::now(), limit).into();
-        // An error means that the transport has ended, and the consumer with it.
-        let _ = tokio::time::timeout_at(deadline, worker.transport.cancel(consumer)).await;
-        // Not before the cancel: what is handed back would come here again.
-        worker.slots.close();
-        if let Ok(Ok((mut jobs, _))) = tokio::time::timeout_at(deadline, &mut receiver.0).await {
-            while let Ok(Some(_)) = tokio::time::timeout_at(deadline, jobs.join_next()).await {}
+    /// for those that have, their replies and their acknowledgements. A transport that it made itself
+    /// is closed then, which takes three seconds more at the most.
+    pub async fn drain(mut self, limit: Duration) -> DrainReport {
+        let now = Instant::now();
+        let deadline = deadline_after(now, limit);
+        let worker = Arc::clone(&self.worker);
+        self.stage.send_replace(Stage::Draining);
+        // No other transport is made.
+        self.cell.close();
+        let soon = deadline.min(deadline_after(now, CANCEL_LIMIT));
+        for post in worker.posts.all() {
+            for &consumer in &post.consumers {
+                // An error means that the transport has ended, and the consumer with it.
+                let _ = timeout_at(soon.into(), post.transport.cancel(consumer)).await;
+            }
         }
+        // Not before: what is handed back would come here again.
+        worker.acceptor.drain();
+        worker.slots.close();
+        let _ = timeout_at(deadline.into(), worker.at_work.idle()).await;
+        self.stage.send_replace(Stage::Done);
+        let _ = timeout(CLOSE_LIMIT, &mut self.life).await;
         DrainReport::new(worker.acceptor.stats(), worker.at_work.count())
+    }
+}
+
+impl<T: Transport, S: Service> Drop for Server<T, S> {
+    fn drop(&mut self) {
+        self.cell.close();
+        self.life.abort();
+        self.worker.abort();
     }
 }
 
 impl<T: Transport, S: Service> fmt::Debug for Server<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("transport", &self.worker.transport)
+            .field("link", &self.cell.state())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
-}
-
-impl<T: Transport, S: Service> Worker<T, S> {
-    /// Answers one request.
-    async fn work(&self, job: Job) {
-        let Ok(slot) = self.slots.acquire().await else {
-            return self.settle(job.abandon()).await;
-        };
-        let settlement = match job.begin(Instant::now()) {
-            Ok((request, running)) => self.execute(request, running).await,
-            Err(settlement) => settlement,
-        };
-        // The slot is for handlers. That the reply is still on its way is bounded by the prefetch.
-        drop(slot);
-        self.finish(settlement).await;
-    }
-
-    async fn execute(&self, request: Request, running: Running) -> Settlement {
-        let deadline = running.deadline();
-        let ending = match catch_unwind(|| self.service.call(request)) {
-            Ok(Work::Ready(answer)) => Ending::Answered(answer),
-            Ok(Work::Async(work)) => {
-                let work = CatchUnwind::new(work);
-                match tokio::time::timeout_at(deadline.into(), work).await {
-                    Ok(Ok(answer)) => Ending::Answered(answer),
-                    Ok(Err(Panicked)) => Ending::Panicked,
-                    Err(_) => Ending::TimedOut,
-                }
-            }
-            Ok(Work::Blocking(work)) => offload(work, deadline).await,
-            Err(Panicked) => Ending::Panicked,
-        };
-        running.finish(Instant::now(), ending)
-    }
-
-    /// Reply, confirm, acknowledge, in this order.
-    async fn finish(&self, settlement: Settlement) {
-        let verdict = match settlement {
-            Settlement::Reply { to, message, then } => {
-                let sent = self.send(&to, message).await;
-                if let Err(error) = &sent {
-                    tracing::debug!(%error, "a reply could not be delivered");
-                }
-                then.handle_publish(sent.as_ref().map(|&()| ()))
-            }
-            Settlement::Settle(verdict) => verdict,
-        };
-        self.settle(verdict).await;
-    }
-
-    async fn send(&self, to: &Address, message: Message) -> Result<(), TransportError> {
-        let deadline = deadline_after(Instant::now(), self.settle_timeout);
-        let confirmed = async { self.transport.publish(to, message, deadline).await?.await };
-        tokio::time::timeout_at(deadline.into(), confirmed)
-            .await
-            .unwrap_or_else(|_| {
-                Err(TransportError::new(
-                    ErrorKind::Timeout,
-                    self.transport.name(),
-                    "reply",
-                ))
-            })
-    }
-
-    async fn settle(&self, verdict: Verdict) {
-        let settled = async {
-            match verdict {
-                Verdict::Ack(token) => self.transport.ack(token).await,
-                Verdict::Requeue(token) => self.transport.reject(token, Fate::Requeue).await,
-                Verdict::Settled => Ok(()),
-            }
-        };
-        match timeout(self.settle_timeout.min(LONGEST_WAIT), settled).await {
-            Ok(Ok(())) => {}
-            // Unsettled, the request comes again when this transport has ended.
-            Ok(Err(error)) => tracing::debug!(%error, "a request could not be settled"),
-            Err(_) => tracing::debug!("a request could not be settled in time"),
-        }
-        self.at_work.end();
-    }
-}
-
-async fn receive<T: Transport, S: Service>(
-    mut consumer: Box<dyn Consumer>,
-    worker: Arc<Worker<T, S>>,
-) -> Ended {
-    // Bounded by the prefetch: the broker sends no more than that unsettled.
-    let mut jobs = JoinSet::new();
-    let cause = loop {
-        let delivery = match consumer.recv().await {
-            Ok(Some(delivery)) => delivery,
-            Ok(None) => break Ok(()),
-            Err(cause) => break Err(cause),
-        };
-        while jobs.try_join_next().is_some() {}
-        worker.at_work.begin();
-        let worker = Arc::clone(&worker);
-        match worker.acceptor.accept(delivery) {
-            Accepted::Job(job) => jobs.spawn(async move { worker.work(job).await }),
-            Accepted::Settlement(settlement) => {
-                jobs.spawn(async move { worker.finish(settlement).await })
-            }
-        };
-    };
-    // What has not begun is handed back: by a drain, or because nobody could be answered any more.
-    worker.slots.close();
-    (jobs, cause)
-}
-
-/// Runs blocking work on a thread that it may keep busy, unless none is free before the deadline.
-async fn offload(work: Box<dyn FnOnce() -> Answer + Send>, deadline: Instant) -> Ending {
-    let run = move || {
-        if deadline <= Instant::now() {
-            return Ending::Expired;
-        }
-        catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
-    };
-    // Panics are caught inside; the error is a runtime that shuts down, and the work with it.
-    tokio::task::spawn_blocking(run)
-        .await
-        .unwrap_or(Ending::Panicked)
-}
-
-fn stopped() -> Ended {
-    let cause = TransportError::new(ErrorKind::Closed, "rpc", "serve")
-        .with_detail("the receiving task was stopped");
-    (JoinSet::new(), Err(cause))
 }

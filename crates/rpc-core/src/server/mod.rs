@@ -2,13 +2,30 @@
 //! the same on both faces lives in the modules below, once.
 
 mod at_work;
+mod clock;
 #[cfg(feature = "tokio")]
 mod driver;
+#[cfg(feature = "tokio")]
+mod house;
 mod options;
 mod panic;
+mod posts;
+mod race;
+#[cfg(feature = "tokio")]
+mod worker;
 
 pub(crate) use self::at_work::AtWork;
+pub(crate) use self::clock::unix_ms;
 #[cfg(feature = "tokio")]
 pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
+pub(crate) use self::posts::{Post, Posts};
+pub(crate) use self::race::{First, race};
+
+/// How long a server that drains waits for the broker to take its consumers away: what comes until
+/// then is handed back.
+pub(crate) const CANCEL_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a notice may wait to be handed over: it is of use soon or not at all.
+pub(crate) const NOTICE_LIMIT: std::time::Duration = std::time::Duration::from_millis(200);

@@ -1,19 +1,27 @@
 //! How a server serves: which queue, how many requests at once, for how long.
 
 use std::num::{NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rpc_proto::server::{Policy, Stats};
+use rpc_proto::link::Backoff;
+use rpc_proto::server::{Policy, Quarantine, Stats};
 
-use crate::QueueSpec;
+use crate::observe::Observers;
+use crate::{Misdeclared, Observer, QueueKind, QueueSpec, ShortString};
 
 /// How a server serves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
+    /// How a server that makes its own connections comes back after it has lost one.
+    pub backoff: Backoff,
     /// Handlers that run at once. The cores of the machine when nothing is said.
     pub concurrency: NonZeroUsize,
+    /// Whether to open an inbox of its own, where callers that give up cancel their requests. A server
+    /// that may not open one does without.
+    pub notices: bool,
     /// Requests taken from the queue at once: those that run, those whose reply is on its way, and
     /// those that wait for their turn. Twice the concurrency and at least 64 when nothing is said,
     /// which keeps quick handlers busy. For slow ones say less: what waits here cannot be taken by
@@ -26,6 +34,9 @@ pub struct ServerOptions {
     /// How long a reply may take to be confirmed, or an acknowledgement to be handed over, before
     /// the request goes back into the queue.
     pub settle_timeout: Duration,
+    pub(crate) observer: Observers,
+    /// The quarantine queue as it is declared.
+    pub(crate) quarantine: Option<QueueSpec>,
 }
 
 impl ServerOptions {
@@ -35,7 +46,11 @@ impl ServerOptions {
         let policy = Policy::new(queue.name.clone());
         let concurrency = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self {
+            backoff: Backoff::default(),
             concurrency,
+            notices: true,
+            observer: Observers::default(),
+            quarantine: None,
             prefetch: Self::default_prefetch(concurrency),
             queue,
             policy,
@@ -64,7 +79,57 @@ impl ServerOptions {
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self.policy.own_queue = self.queue.name.clone();
+        self.quarantine = None;
         self
+    }
+
+    /// Runs requests that may have ended a worker's process one at a time, from a queue of their own:
+    /// the name of the server's with `.quarantine` behind it, declared together with it and of the
+    /// same kind. One that was delivered there `limit` times is answered
+    /// [`Poison`](crate::Reason::Poison), and goes where the dead letters of the server's queue go.
+    ///
+    /// The queue must be one that counts deliveries: [`QueueSpec::quorum`].
+    ///
+    /// # Errors
+    ///
+    /// [`Misdeclared`] when the name would be too long.
+    pub fn with_quarantine(mut self, limit: u32) -> Result<Self, Misdeclared> {
+        let name = ShortString::new(format!("{}{QUARANTINE}", self.queue.name))?;
+        let mut spec = QueueSpec::new(name.clone(), self.queue.kind);
+        if let Some(dead) = self.queue.dead_letter_queue()? {
+            spec = spec.with_dead_letter_to(dead.name);
+        }
+        if let Some(length) = self.queue.max_length() {
+            spec = spec.with_max_length(length);
+        }
+        if self.queue.kind == QueueKind::Quorum {
+            // Where the broker gives up first, the caller is not told.
+            spec = spec.with_delivery_limit(limit.saturating_add(QueueSpec::DELIVERY_LIMIT));
+        }
+        self.quarantine = Some(spec);
+        self.policy.quarantine = Some(Quarantine::new(name, limit));
+        Ok(self)
+    }
+
+    /// Tells this observer what happens.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<impl Observer>) -> Self {
+        self.observer = Observers(Some(observer));
+        self
+    }
+
+    /// Sets how a server that makes its own connections comes back after it has lost one.
+    #[must_use]
+    pub const fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// The quarantine queue, if there is one. One that only the policy names must be there.
+    pub(crate) fn quarantine_queue(&self) -> Option<QueueSpec> {
+        let Quarantine { queue, .. } = self.policy.quarantine.as_ref()?;
+        let passive = || QueueSpec::new(queue.clone(), QueueKind::Passive);
+        Some(self.quarantine.clone().unwrap_or_else(passive))
     }
 
     fn default_prefetch(concurrency: NonZeroUsize) -> NonZeroU16 {
@@ -75,6 +140,9 @@ impl ServerOptions {
             .unwrap_or(NonZeroU16::MAX)
     }
 }
+
+/// How the name of the quarantine queue ends.
+const QUARANTINE: &str = ".quarantine";
 
 /// How a drain went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,24 +42,46 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Requests whose caller gave up while they ran: nobody was answered.
+    cancelled,
     /// Requests that ran without anybody awaiting the answer.
     casts,
     /// Deliveries dropped because to answer them would be to talk to oneself.
     discarded,
+    /// Requests that were too late before they could begin.
+    expired,
     /// Handlers that failed: with an error, a panic, at the deadline, or with too large a reply.
     failed,
+    /// Requests passed on to the quarantine queue.
+    forwarded,
+    /// Deliveries of a request that was running already, answered together with it.
+    joined,
+    /// Callers told that their request has been running for a while.
+    noticed,
     /// Handlers that answered with a result.
     ok,
     /// Handlers that panicked.
     panicked,
+    /// Requests given up because they ended the process of too many workers.
+    poisoned,
     /// Deliveries taken.
     received,
     /// Requests answered without running.
     refused,
+    /// Requests answered from the store of replies, without running again.
+    replayed,
     /// Replies confirmed by the broker.
     replied,
     /// Requests handed back for another worker.
     requeued,
+    /// Requests refused because the service is overloaded.
+    shed,
+    /// Requests whose caller's clock differs from ours by too much for its deadline to be believed.
+    skewed,
+    /// Handlers that did not come back by their deadline, and were given up.
+    stuck,
+    /// Requests that did not run because they could not be acknowledged first.
+    unacknowledged,
     /// Replies that nobody could receive any more.
     undeliverable,
 }

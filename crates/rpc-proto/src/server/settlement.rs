@@ -1,9 +1,10 @@
-//! The end of a delivery: the reply goes out first, and only then can it be acknowledged.
+//! The end of a delivery: what is to go out goes out first, and only then can it be acknowledged.
 
 use std::sync::Arc;
 
-use super::Counters;
-use crate::{AckToken, Address, ErrorKind, Message, TransportError};
+use super::Job;
+use super::shared::Shared;
+use crate::{AckToken, Address, ConsumerId, ErrorKind, Message, TransportError};
 
 /// What is left to do for a delivery.
 #[derive(Debug)]
@@ -27,28 +28,41 @@ pub enum Settlement {
     Settle(Verdict),
 }
 
+impl Settlement {
+    /// The consumer that received the delivery: only its transport can settle it. None for one that
+    /// needs no settling.
+    #[must_use]
+    pub fn consumer(&self) -> Option<ConsumerId> {
+        match self {
+            Self::Reply { then, .. } => then.token.as_ref().map(AckToken::consumer),
+            Self::Settle(verdict) => verdict.consumer(),
+        }
+    }
+}
+
+/// All that is left to do when a handler has ended.
+#[derive(Debug)]
+#[must_use = "until they are carried out, nobody is answered and nothing is acknowledged"]
+pub struct Finished {
+    /// For the delivery that ran.
+    pub settlement: Settlement,
+    /// For further deliveries of the same request, which came while it ran: perhaps to another
+    /// consumer, of a later transport.
+    pub joined: Vec<Settlement>,
+}
+
 /// A delivery whose reply is on its way.
 #[derive(Debug)]
 #[must_use = "until the outcome of the reply is known, the request is not acknowledged"]
 pub struct AfterReply {
-    counters: Arc<Counters>,
-    token: Option<AckToken>,
-    redelivered: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) token: Option<AckToken>,
+    pub(super) redelivered: bool,
+    /// Dead-letter the request instead of acknowledging it.
+    pub(super) discard: bool,
 }
 
 impl AfterReply {
-    pub(super) const fn new(
-        counters: Arc<Counters>,
-        token: Option<AckToken>,
-        redelivered: bool,
-    ) -> Self {
-        Self {
-            counters,
-            token,
-            redelivered,
-        }
-    }
-
     /// The reply was confirmed, or could not be delivered.
     ///
     /// What will fail again for this reply, wherever it is tried, ends the matter: the request is
@@ -57,21 +71,86 @@ impl AfterReply {
     /// that never confirms, is the caller's own choice, and no reason to run its request for ever: a
     /// refusal ends the matter at once, a timeout at the second delivery.
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Verdict {
+        let counters = &self.shared.counters;
         let Err(error) = result else {
-            self.counters.replied.add();
-            return Verdict::ack(self.token);
+            counters.replied.add();
+            return self.done();
         };
         let again = match error.kind() {
             ErrorKind::Closed | ErrorKind::Connect => true,
-            ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
+            ErrorKind::Blocked | ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
             _ => false,
         };
-        if again {
-            self.counters.requeued.add();
+        if again && self.token.is_some() {
+            counters.requeued.add();
             Verdict::requeue(self.token)
         } else {
-            self.counters.undeliverable.add();
+            counters.undeliverable.add();
+            self.done()
+        }
+    }
+
+    fn done(self) -> Verdict {
+        if self.discard {
+            Verdict::discard(self.token)
+        } else {
             Verdict::ack(self.token)
+        }
+    }
+}
+
+/// A request to pass on to the quarantine queue.
+#[derive(Debug)]
+#[must_use = "until it is carried out, nothing is acknowledged"]
+pub struct Forward {
+    /// The quarantine queue.
+    pub to: Address,
+    /// The request, with all that it came with.
+    pub message: Message,
+    /// What comes after.
+    pub then: AfterForward,
+}
+
+/// A request on its way to the quarantine queue.
+#[derive(Debug)]
+#[must_use = "until the outcome is known, the request is not acknowledged"]
+pub struct AfterForward(pub(super) Box<Job>);
+
+/// What becomes of a request that was to be passed on.
+#[derive(Debug)]
+#[must_use = "a delivery without its verdict is delivered again at the end"]
+#[expect(clippy::exhaustive_enums, reason = "a driver must handle both")]
+pub enum Forwarded {
+    /// It could not be, and runs here.
+    Run(Box<Job>),
+    /// It is there, or is to be tried again.
+    Settle(Verdict),
+}
+
+impl AfterForward {
+    /// The request was confirmed in the quarantine queue, or could not be delivered there.
+    ///
+    /// What may have failed for this connection only puts it back. Where it will fail again, because
+    /// there is no such queue for one, the request runs here: a suspect is not guilty.
+    pub fn handle_publish(self, result: Result<(), &TransportError>) -> Forwarded {
+        let Self(job) = self;
+        let counters = &job.envelope.shared.counters;
+        match result.map_err(TransportError::kind) {
+            Ok(()) => {
+                counters.forwarded.add();
+                Forwarded::Settle(Verdict::ack(job.envelope.token))
+            }
+            Err(
+                ErrorKind::Blocked
+                | ErrorKind::Closed
+                | ErrorKind::Connect
+                | ErrorKind::Timeout
+                | ErrorKind::Other,
+            ) => {
+                counters.requeued.add();
+                Forwarded::Settle(Verdict::requeue(job.envelope.token))
+            }
+            Err(_) => Forwarded::Run(job),
         }
     }
 }
@@ -79,13 +158,15 @@ impl AfterReply {
 /// How to settle a delivery.
 #[derive(Debug)]
 #[must_use = "a delivery without its verdict is delivered again at the end"]
-#[expect(clippy::exhaustive_enums, reason = "a driver must handle all three")]
+#[expect(clippy::exhaustive_enums, reason = "a driver must handle all of them")]
 pub enum Verdict {
     /// Done with it.
     Ack(AckToken),
+    /// No worker shall have it: its queue may keep it elsewhere.
+    Discard(AckToken),
     /// Another worker shall have it.
     Requeue(AckToken),
-    /// It was settled by being delivered.
+    /// It was settled by being delivered, or before it ran.
     Settled,
 }
 
@@ -94,7 +175,22 @@ impl Verdict {
         token.map_or(Self::Settled, Self::Ack)
     }
 
+    pub(super) fn discard(token: Option<AckToken>) -> Self {
+        token.map_or(Self::Settled, Self::Discard)
+    }
+
     pub(super) fn requeue(token: Option<AckToken>) -> Self {
         token.map_or(Self::Settled, Self::Requeue)
+    }
+
+    /// The consumer that received the delivery.
+    #[must_use]
+    pub const fn consumer(&self) -> Option<ConsumerId> {
+        match self {
+            Self::Ack(token) | Self::Discard(token) | Self::Requeue(token) => {
+                Some(token.consumer())
+            }
+            Self::Settled => None,
+        }
     }
 }

@@ -1,0 +1,212 @@
+//! The async server on each of its transports: queues, consumers, and what comes by them.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rpc_proto::link::Generation;
+use rpc_proto::server::Lane;
+use rpc_proto::{ErrorKind, TransportError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::worker::Worker;
+use super::{First, Post, race};
+use crate::link::Tenant;
+use crate::{ConsumeOptions, Consumer, Inbox, QueueKind, QueueSpec, Service, Transport};
+
+/// A server, as what lives on one transport after the other.
+pub(super) struct House<T, S> {
+    pub(super) worker: Arc<Worker<T, S>>,
+    pub(super) queue: QueueSpec,
+    pub(super) quarantine: Option<QueueSpec>,
+    pub(super) prefetch: NonZeroU16,
+    pub(super) notices: bool,
+    /// Whether there will be another transport after this one.
+    pub(super) supervised: bool,
+    pub(super) stage: watch::Receiver<Stage>,
+    /// Why no more requests come.
+    pub(super) ended: watch::Sender<Option<Result<(), TransportError>>>,
+}
+
+/// How far a server is with its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Serving,
+    /// Consumers are cancelled, and what was taken is brought to its end.
+    Draining,
+    Done,
+}
+
+/// The consumers of a server on one transport.
+pub(super) struct Stay<T> {
+    post: Arc<Post<T>>,
+    work: Box<dyn Consumer>,
+    quarantine: Option<Box<dyn Consumer>>,
+    control: Option<Box<dyn Consumer>>,
+}
+
+#[async_trait]
+impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
+    type Stay = Stay<T>;
+
+    async fn move_in(&self, transport: &Arc<T>) -> Result<Stay<T>, TransportError> {
+        transport.declare(&self.queue).await?;
+        let quarantine = self.open_quarantine(transport).await?;
+        let control = self.open_control(transport).await;
+        // Last, so that all is there when the first request comes.
+        let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
+        let work = transport.consume(options).await?;
+        let consumers = [Some(&work), quarantine.as_ref()];
+        let post = Arc::new(Post {
+            transport: Arc::clone(transport),
+            consumers: consumers
+                .into_iter()
+                .flatten()
+                .map(|consumer| consumer.id())
+                .collect(),
+            control: control.as_ref().map(|control| control.queue().clone()),
+        });
+        Ok(Stay {
+            post,
+            work,
+            quarantine,
+            control,
+        })
+    }
+
+    fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
+        self.worker.acceptor.set_control(stay.post.control.clone());
+        self.worker.posts.add(Arc::clone(&stay.post));
+    }
+
+    async fn stay(&self, _: Generation, _: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
+        let mut stage = self.stage.clone();
+        if *stage.borrow() != Stage::Serving {
+            return None;
+        }
+        let Stay {
+            post,
+            work,
+            quarantine,
+            control,
+        } = stay;
+        // All of them end with this call, whatever ends it.
+        let mut lanes = JoinSet::new();
+        let mut aside = JoinSet::new();
+        if let Some(control) = control {
+            aside.spawn(listen(control, Arc::clone(&self.worker)));
+        }
+        lanes.spawn(receive(
+            work,
+            Lane::Work,
+            Arc::clone(&self.worker),
+            Arc::clone(&post),
+        ));
+        if let Some(quarantine) = quarantine {
+            let worker = Arc::clone(&self.worker);
+            lanes.spawn(receive(quarantine, Lane::Quarantine, worker, post));
+        }
+        let done = stage.wait_for(|stage| *stage == Stage::Done);
+        let ended = match race(lanes.join_next(), done).await {
+            First::Left(Some(Ok(ended))) => ended,
+            First::Left(_) => Err(stopped()),
+            // The consumers do not come back from where they wait.
+            First::Right(_) => return None,
+        };
+        if *self.stage.borrow() != Stage::Serving {
+            // What has begun still needs the transport.
+            let _ = stage.wait_for(|stage| *stage == Stage::Done).await;
+            return None;
+        }
+        match ended {
+            Err(cause) => Some(cause),
+            Ok(()) if self.supervised => Some(closed_here()),
+            Ok(()) => {
+                self.ended.send_replace(Some(Ok(())));
+                None
+            }
+        }
+    }
+
+    fn depart(&self, _: Generation, cause: TransportError) {
+        self.worker.posts.clear();
+        self.worker.acceptor.set_control(None);
+        if !self.supervised {
+            self.ended.send_replace(Some(Err(cause)));
+        }
+    }
+}
+
+impl<T: Transport, S: Service> House<T, S> {
+    async fn open_quarantine(
+        &self,
+        transport: &Arc<T>,
+    ) -> Result<Option<Box<dyn Consumer>>, TransportError> {
+        let Some(queue) = &self.quarantine else {
+            return Ok(None);
+        };
+        let opened = async {
+            transport.declare(queue).await?;
+            // One at a time: when the process ends, there is one suspect.
+            let options = ConsumeOptions::queue(queue.name.clone(), NonZeroU16::MIN);
+            transport.consume(options).await
+        };
+        match opened.await {
+            Ok(consumer) => Ok(Some(consumer)),
+            Err(error)
+                if queue.kind == QueueKind::Passive && error.kind() == ErrorKind::NotFound =>
+            {
+                tracing::warn!(%error, "there is no quarantine queue: suspects run among the others");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Not every server may have an inbox, and without one it only cannot be told to stop.
+    async fn open_control(&self, transport: &Arc<T>) -> Option<Box<dyn Consumer>> {
+        if !self.notices {
+            return None;
+        }
+        let options = ConsumeOptions::inbox(Inbox::Exclusive);
+        let opened = transport.consume(options).await;
+        opened
+            .inspect_err(|error| tracing::debug!(%error, "no inbox for cancellations"))
+            .ok()
+    }
+}
+
+async fn receive<T: Transport, S: Service>(
+    mut consumer: Box<dyn Consumer>,
+    lane: Lane,
+    worker: Arc<Worker<T, S>>,
+    post: Arc<Post<T>>,
+) -> Result<(), TransportError> {
+    // Dropped at the end: what came by it and has not begun is handed back.
+    let intake = worker.acceptor.intake(lane);
+    while let Some(delivery) = consumer.recv().await? {
+        worker.take(&intake, delivery, &post);
+    }
+    Ok(())
+}
+
+async fn listen<T: Transport, S: Service>(
+    mut control: Box<dyn Consumer>,
+    worker: Arc<Worker<T, S>>,
+) {
+    // An error ends the other consumers too, and they tell.
+    while let Ok(Some(delivery)) = control.recv().await {
+        worker.acceptor.handle_cancel(&delivery.message);
+    }
+}
+
+fn stopped() -> TransportError {
+    TransportError::new(ErrorKind::Closed, "rpc", "serve")
+        .with_detail("the receiving task was stopped")
+}
+
+fn closed_here() -> TransportError {
+    TransportError::new(ErrorKind::Closed, "rpc", "serve")
+        .with_detail("the transport was closed on this side")
+}

@@ -1,0 +1,128 @@
+//! What is needed to answer a request and to settle it, and how that is done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dedup::Kept;
+use super::settlement::{AfterReply, Settlement, Verdict};
+use super::shared::Shared;
+use super::{Answer, Response};
+use crate::{AckToken, Address, Expiration, Message, Pushback, Reason, ShortString, Status, wire};
+
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) shared: Arc<Shared>,
+    pub(super) deadline: Instant,
+    pub(super) redelivered: bool,
+    pub(super) reply_to: Option<ShortString>,
+    pub(super) correlation_id: Option<ShortString>,
+    pub(super) token: Option<AckToken>,
+    /// Dead-letter it in the end.
+    pub(super) discard: bool,
+}
+
+impl Envelope {
+    /// Answers a request that does not run.
+    pub(super) fn refuse(
+        self,
+        now: Instant,
+        reason: Reason,
+        said: impl Into<String>,
+    ) -> Settlement {
+        let counters = &self.shared.counters;
+        counters.refused.add();
+        match reason {
+            Reason::Expired => counters.expired.add(),
+            Reason::Poison => counters.poisoned.add(),
+            _ => {}
+        }
+        let status = Status::framework(reason, said);
+        self.answer(now, Err(status), false)
+    }
+
+    /// Refuses a request because there are too many.
+    pub(super) fn shed(self, now: Instant, pushback: Pushback) -> Settlement {
+        self.shared.counters.refused.add();
+        self.shared.counters.shed.add();
+        let said = "overloaded: requests wait for too long";
+        let status = Status::framework(Reason::Shed, said).with_pushback(pushback);
+        self.answer(now, Err(status), false)
+    }
+
+    /// Answers with what was answered before.
+    pub(super) fn replay(self, now: Instant, kept: Kept) -> Settlement {
+        let Kept {
+            body,
+            content_type,
+            headers,
+        } = kept;
+        let message = Message {
+            body,
+            content_type,
+            headers,
+            ..Message::default()
+        };
+        self.send(now, message, false)
+    }
+
+    /// Answers; `ran` where it is the answer to a request that ran, and was not counted before.
+    pub(super) fn answer(self, now: Instant, answer: Answer, ran: bool) -> Settlement {
+        let message = encode(answer, self.redelivered);
+        self.send(now, message, ran)
+    }
+
+    fn send(self, now: Instant, mut message: Message, ran: bool) -> Settlement {
+        let Self {
+            shared,
+            deadline,
+            redelivered,
+            reply_to,
+            correlation_id,
+            token,
+            discard,
+        } = self;
+        let Some(reply_to) = reply_to else {
+            if ran {
+                shared.counters.casts.add();
+            }
+            let settle = if discard {
+                Verdict::discard
+            } else {
+                Verdict::ack
+            };
+            return Settlement::Settle(settle(token));
+        };
+        // Nobody may be left to read it, and whoever is should have a moment to do so.
+        let left = deadline
+            .saturating_duration_since(now)
+            .max(SHORTEST_REPLY_LIFETIME);
+        message.expiration = Some(Expiration::after(left));
+        message.kind = Some(wire::REPLY_TYPE);
+        message.correlation_id = correlation_id;
+        Settlement::Reply {
+            to: Address::queue(reply_to),
+            message,
+            then: AfterReply {
+                shared,
+                token,
+                redelivered,
+                discard,
+            },
+        }
+    }
+}
+
+/// The answer as it travels, and as it is kept.
+pub(super) fn encode(answer: Answer, redelivered: bool) -> Message {
+    match answer {
+        Ok(Response { body, content_type }) => Message {
+            body,
+            content_type,
+            ..Message::default()
+        },
+        Err(status) => wire::encode_status(&status.of_redelivered(redelivered)),
+    }
+}
+
+/// How long a reply stays in its queue at least.
+const SHORTEST_REPLY_LIFETIME: Duration = Duration::from_secs(10);

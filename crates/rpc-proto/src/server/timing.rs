@@ -1,0 +1,77 @@
+//! How long a request has, and how long it has waited, with nobody's clock trusted too far.
+//!
+//! The clock of this process counts from the moment the request came off the wire. How long it waited
+//! in its queue before that, only the caller's clock can tell: its deadline is a hint, taken when the
+//! two clocks do not contradict each other too much.
+
+use std::time::{Duration, Instant};
+
+use super::Policy;
+use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
+
+/// When a request is due, and since when it has waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    pub(super) deadline: Instant,
+    /// When the caller began to wait, as far as it is known.
+    pub(super) since: Instant,
+    /// The whole time that the caller gave it.
+    pub(super) timeout: Option<Duration>,
+    /// The caller's clock says what cannot be.
+    pub(super) skewed: bool,
+}
+
+impl Timing {
+    pub(super) fn of(
+        message: &Message,
+        received_at: Instant,
+        now: Instant,
+        unix_ms: u64,
+        policy: &Policy,
+    ) -> Self {
+        let number = |name| message.headers.get(name).and_then(HeaderValue::as_int);
+        let header = number(wire::TIMEOUT_MS)
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map(Duration::from_millis);
+        let expiration = message.expiration.map(Expiration::as_duration);
+        let allowed = expiration.or(header).unwrap_or(policy.max_execution);
+        let timeout = header.or(expiration);
+        let mut this = Self {
+            deadline: deadline_after(received_at, allowed.min(policy.max_execution)),
+            since: received_at,
+            timeout,
+            skewed: false,
+        };
+        if let Some(hint) = number(wire::DEADLINE_MS).filter(|_| !policy.max_skew.is_zero()) {
+            this.take_hint(hint, now, unix_ms, policy.max_skew);
+        }
+        this
+    }
+
+    /// Brings the deadline forward to what the caller's clock says, unless that is beyond belief.
+    fn take_hint(&mut self, hint: i64, now: Instant, unix_ms: u64, max_skew: Duration) {
+        let unix_ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+        let left = hint.saturating_sub(unix_ms);
+        let past = Duration::from_millis(left.min(0).unsigned_abs());
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+        // More time left than there ever was, or a request that its queue should have dropped: by so
+        // much at least the two clocks differ, or the request was held up where no clock ran.
+        let skew = past.max(
+            self.timeout
+                .map_or(Duration::ZERO, |whole| left.saturating_sub(whole)),
+        );
+        if skew > max_skew {
+            self.skewed = true;
+            return;
+        }
+        self.deadline = self.deadline.min(deadline_after(now, left));
+        let Some(whole) = self.timeout else {
+            return;
+        };
+        let waited = (whole + past).saturating_sub(left);
+        // Where the clock does not reach back that far, it is not known.
+        if let Some(since) = now.checked_sub(waited) {
+            self.since = self.since.min(since);
+        }
+    }
+}
