@@ -9,6 +9,7 @@ suite!(memory_async, rows::memory_on_tasks());
 suite!(memory_blocking, rows::memory_on_threads());
 suite!(memory_offload, rows::offloaded_memory());
 suite!(memory_block_on, rows::blocked_on_memory());
+suite!(memory_guarded, rows::guarded_memory());
 
 suite!(
     lapin,

@@ -2,7 +2,7 @@
 //!
 //! Those on RabbitMQ take the URL of the broker, so that a fault can stand between.
 
-use rpc_core::adapt::{BlockOnConnector, OffloadConnector};
+use rpc_core::adapt::{BlockOnConnector, Guarded, OffloadConnector};
 use transport_amiquip::{AmiquipConnector, AmqpUrl};
 use transport_conformance::{AsyncRow, Backend, BlockingRow};
 use transport_lapin::LapinConnector;
@@ -27,6 +27,13 @@ pub(crate) fn offloaded_memory() -> AsyncRow {
 pub(crate) fn blocked_on_memory() -> BlockingRow {
     let broker = MemoryBroker::new();
     BlockingRow::over(BlockOnConnector::new(broker.clone())).with_alarm(alarm(broker))
+}
+
+/// Under a clock that it does not need.
+pub(crate) fn guarded_memory() -> BlockingRow {
+    let broker = MemoryBroker::new();
+    let alarm = alarm(broker.clone());
+    BlockingRow::new(move || Guarded::new(broker.connect())).with_alarm(alarm)
 }
 
 pub(crate) fn lapin(url: &str) -> AsyncRow {

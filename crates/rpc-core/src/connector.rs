@@ -42,9 +42,9 @@ impl<C: Connector + ?Sized> Connector for Arc<C> {
 /// use transport_memory::MemoryBroker;
 ///
 /// let broker = MemoryBroker::new();
-/// let connector = ConnectWith::new(1, move |_endpoint| {
+/// let connector = ConnectWith::new(1, move |_endpoint: usize| {
 ///     let transport = broker.connect();
-///     async move { Ok(transport) }
+///     async move { Ok::<_, rpc_core::TransportError>(transport) }
 /// });
 /// # let _ = connector;
 /// ```

@@ -49,7 +49,7 @@
 //!
 //! A feature changes what there is, never how it behaves.
 
-#[cfg(all(feature = "tokio", feature = "blocking"))]
+#[cfg(feature = "blocking")]
 pub mod adapt;
 #[cfg(feature = "blocking")]
 pub mod blocking;

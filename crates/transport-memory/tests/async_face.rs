@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rpc_core::{
     Address, Certainty, Connector, ConsumeOptions, Consumer, DeliveryMode, ErrorKind, Fate, Inbox,
-    Message, QueueKind, QueueSpec, ShortString, Transport,
+    Message, QueueKind, QueueSpec, ShortString, Transport, park,
 };
 use tokio::time::timeout;
 use transport_memory::{MemoryBroker, MemoryTransport};
@@ -238,14 +238,14 @@ async fn a_blocked_publish_ends_with_its_transport_or_its_deadline_and_is_not_se
     let other = broker.connect();
     broker.block_publishers(true);
     let to = Address::queue(WORK);
-    let held = async |transport: &MemoryTransport, patience| {
-        let deadline = Instant::now() + patience;
-        let publish = transport.publish(&to, Message::new("x"), deadline);
-        publish.await.unwrap()
+    let by = |patience| Instant::now() + patience;
+    let publish = |transport: &MemoryTransport, deadline| {
+        let published = transport.publish(&to, Message::new("x"), deadline);
+        park::block_on(published).unwrap()
     };
-    let hasty = held(&transport, Duration::from_millis(20)).await;
-    let lost = held(&other, PATIENCE).await;
-    let patient = held(&transport, PATIENCE).await;
+    let hasty = publish(&transport, by(Duration::from_millis(20)));
+    let lost = publish(&other, by(PATIENCE));
+    let patient = publish(&transport, by(PATIENCE));
     other.sever();
     for (confirm, kind) in [(hasty, ErrorKind::Timeout), (lost, ErrorKind::Closed)] {
         let error = timeout(PATIENCE, confirm).await.unwrap().unwrap_err();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 use tokio::runtime::{Builder, EnterGuard, Handle};
 
-use super::{GRACE, lock};
+use super::{CLOSE, GRACE, VERB, lock};
 use crate::{
     AckToken, Address, Confirm, ConsumeOptions, Consumer, ConsumerId, Delivery, ErrorKind, Fate,
     Message, QueueSpec, ShortString, Transport, TransportError, blocking, park,
@@ -29,6 +29,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// It can be dropped anywhere, also in async code.
 pub struct BlockOn<T: Transport> {
     inner: InContext<T>,
+    verb: Duration,
 }
 
 /// An attempt to connect.
@@ -44,6 +45,7 @@ impl<T: Transport> BlockOn<T> {
         let runtime = Arc::new(Runtime { handle, own: None });
         Self {
             inner: InContext::new(inner, runtime),
+            verb: VERB,
         }
     }
 
@@ -96,7 +98,16 @@ impl<T: Transport> BlockOn<T> {
         })?;
         Ok(Self {
             inner: InContext::new(inner, Arc::new(runtime)),
+            verb: VERB,
         })
+    }
+
+    /// Sets the limit of verbs other than `publish` and `close`, where the inner transport has none
+    /// of its own. It must be longer than that takes by itself; as it comes, it is eleven seconds.
+    #[must_use]
+    pub const fn with_limit(mut self, verb: Duration) -> Self {
+        self.verb = verb;
+        self
     }
 
     /// The transport that does the work.
@@ -105,10 +116,11 @@ impl<T: Transport> BlockOn<T> {
         self.inner.value()
     }
 
-    /// Waits for `verb`, which has a bound of its own.
+    /// Waits for `verb`, which should have a bound of its own, and gives it up where it has not.
     fn wait<R>(
         &self,
         operation: &'static str,
+        limit: Duration,
         verb: impl Future<Output = Result<R, TransportError>>,
     ) -> Result<R, TransportError> {
         let transport = self.inner().name();
@@ -118,7 +130,14 @@ impl<T: Transport> BlockOn<T> {
             .hold()
             .ok_or_else(|| TransportError::new(ErrorKind::Closed, transport, operation))?;
         let _context = runtime.handle.enter();
-        park::block_on(verb)
+        let deadline = Instant::now() + limit;
+        // This thread's own clock, not a timer of the runtime: it holds when the runtime is busy.
+        park::block_on_until(pin!(verb), deadline).unwrap_or_else(|| {
+            Err(
+                TransportError::new(ErrorKind::Timeout, transport, operation)
+                    .with_detail("the transport has not answered in time"),
+            )
+        })
     }
 }
 
@@ -129,7 +148,7 @@ impl<T: Transport> blocking::Transport for BlockOn<T> {
     }
 
     fn declare(&self, queue: &QueueSpec) -> Result<(), TransportError> {
-        self.wait("declare", self.inner().declare(queue))
+        self.wait("declare", self.verb, self.inner().declare(queue))
     }
 
     fn publish(
@@ -163,7 +182,7 @@ impl<T: Transport> blocking::Transport for BlockOn<T> {
         &self,
         options: ConsumeOptions,
     ) -> Result<Box<dyn blocking::Consumer>, TransportError> {
-        let consumer = self.wait("consume", self.inner().consume(options))?;
+        let consumer = self.wait("consume", self.verb, self.inner().consume(options))?;
         Ok(Box::new(BlockOnConsumer {
             transport: self.name(),
             inner: InContext::new(consumer, Arc::clone(&self.inner.runtime)),
@@ -171,15 +190,15 @@ impl<T: Transport> blocking::Transport for BlockOn<T> {
     }
 
     fn ack(&self, token: AckToken) -> Result<(), TransportError> {
-        self.wait("ack", self.inner().ack(token))
+        self.wait("ack", self.verb, self.inner().ack(token))
     }
 
     fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
-        self.wait("reject", self.inner().reject(token, fate))
+        self.wait("reject", self.verb, self.inner().reject(token, fate))
     }
 
     fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
-        match self.wait("cancel", self.inner().cancel(consumer)) {
+        match self.wait("cancel", self.verb, self.inner().cancel(consumer)) {
             // The end has cancelled every consumer.
             Err(error) if error.kind() != ErrorKind::Misuse && self.inner.runtime.has_ended() => {
                 Ok(())
@@ -189,7 +208,7 @@ impl<T: Transport> blocking::Transport for BlockOn<T> {
     }
 
     fn close(&self) -> Result<(), TransportError> {
-        match self.wait("close", self.inner().close()) {
+        match self.wait("close", CLOSE, self.inner().close()) {
             Err(error) if error.kind() == ErrorKind::Misuse => return Err(error),
             Err(error) if !self.inner.runtime.has_ended() => {
                 tracing::debug!(%error, "the inner transport did not close in good order")

@@ -2,6 +2,8 @@
 
 mod block_on;
 mod connect;
+mod hang;
+mod never;
 mod offload;
 mod script;
 

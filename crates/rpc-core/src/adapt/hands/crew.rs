@@ -1,29 +1,32 @@
-//! The threads of one `Offload`: how they start, who watches their deadlines, how they all end.
+//! The threads of one transport: how they start, who watches their deadlines, how they all end.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 
+use super::errand::Errands;
 use super::feed::Feed;
-use super::lane::{Lane, Publish, Settle, caught};
-use crate::adapt::{GRACE, lock};
+use super::lane::{Lane, Publish, Settle, caught, unanswered};
+use crate::adapt::{CLOSE, lock};
 use crate::blocking::Transport;
 use crate::{ConsumerId, ErrorKind, TransportError};
 
 /// How late a command that waits may learn that its time is up.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What the threads of one `Offload` share. It does not hold the inner transport: whoever holds
+/// What the threads share. It does not hold the inner transport: whoever holds
 /// this on an async thread could be the last to drop it there.
 pub(super) struct Crew {
     transport: &'static str,
     pub(super) publishes: Lane<Publish>,
     pub(super) settles: Lane<Settle>,
+    pub(super) errands: Errands,
     /// By consumer; `None` after the end.
     feeds: Mutex<Option<HashMap<ConsumerId, Arc<Feed>>>>,
     threads: Mutex<Threads>,
@@ -50,6 +53,8 @@ struct Bell {
     work: bool,
     /// It is time to end.
     end: bool,
+    /// The inner transport is given up: what it has not answered.
+    stuck: Option<&'static str>,
     /// The end has been brought about.
     over: bool,
     /// Who waits for that.
@@ -57,14 +62,15 @@ struct Bell {
 }
 
 impl Crew {
-    /// A crew whose keeper runs: the one thread that never calls the inner transport except to
-    /// close it, and so is never held up.
+    /// A crew whose keeper runs: the one thread that never calls the inner transport, and so is never
+    /// held up.
     pub(super) fn start<T: Transport>(inner: &Arc<T>) -> Result<Arc<Self>, TransportError> {
         let transport = inner.name();
         let crew = Arc::new(Self {
             transport,
             publishes: Lane::new(transport),
             settles: Lane::new(transport),
+            errands: Errands::default(),
             feeds: Mutex::new(Some(HashMap::new())),
             threads: Mutex::default(),
             fewer: Condvar::new(),
@@ -167,20 +173,32 @@ impl Crew {
     }
 
     /// The life of the keeper.
-    fn keep<T: Transport>(&self, inner: Arc<T>) {
+    fn keep<T: Transport>(self: &Arc<Self>, inner: Arc<T>) {
         self.watch_until_end();
-        lock(&self.threads).ended = true;
+        let deadline = Instant::now() + CLOSE;
         self.publishes.close();
         self.settles.close();
+        let stuck = lock(&self.bell).stuck;
         let feeds = lock(&self.feeds).take().unwrap_or_default();
         for feed in feeds.values() {
             // Not put back one by one: what is not settled goes back when the transport closes.
-            drop(feed.stop());
+            match stuck {
+                None => drop(feed.stop()),
+                Some(operation) => feed.fail(self.given_up(operation)),
+            }
         }
-        if let Err(error) = caught(self.transport, "close", || inner.close()) {
-            tracing::debug!(%error, "the inner transport did not close in good order");
+        let closed = self.begin_to_close(&inner);
+        lock(&self.threads).ended = true;
+        if closed.recv_timeout(left_until(deadline)) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                transport = self.transport,
+                "the transport has not closed in time"
+            );
         }
-        self.join(Instant::now() + GRACE);
+        self.join(deadline);
+        self.publishes.abandon();
+        self.settles.abandon();
+        self.errands.abandon();
         // The last one, when the adapter was dropped and not closed: so the inner transport is
         // dropped here and never on an async thread.
         drop(inner);
@@ -194,7 +212,32 @@ impl Crew {
         }
     }
 
-    /// Refuses what waits too long in the lanes.
+    /// Closes the inner transport in a thread of its own, since it may never come back; what is
+    /// returned is disconnected when it has.
+    fn begin_to_close<T: Transport>(self: &Arc<Self>, inner: &Arc<T>) -> mpsc::Receiver<()> {
+        let (done, closed) = mpsc::channel::<()>();
+        let (inner, transport) = (Arc::clone(inner), self.transport);
+        let spawned = self.spawn("close", move || {
+            if let Err(error) = caught(transport, "close", || inner.close()) {
+                tracing::debug!(%error, "the inner transport did not close in good order");
+            }
+            drop(inner);
+            drop(done);
+        });
+        if let Err(error) = spawned {
+            // It ends when its last holder drops it.
+            tracing::warn!(%error, "a transport was not closed");
+        }
+        closed
+    }
+
+    /// Why a transport has ended that did not answer.
+    fn given_up(&self, operation: &'static str) -> TransportError {
+        TransportError::new(ErrorKind::Closed, self.transport, operation)
+            .with_source(unanswered(self.transport, operation))
+    }
+
+    /// Answers for the inner transport when that takes too long, and gives it up.
     ///
     /// While there is work it looks every tick, and otherwise sleeps: that bounds the lateness, and
     /// keeps the hot path free of timers.
@@ -233,15 +276,28 @@ impl Crew {
     }
 
     fn sweep(&self, now: Instant) -> Option<Instant> {
-        let publishes = self.publishes.sweep(now);
-        let settles = self.settles.sweep(now);
-        publishes.into_iter().chain(settles).min()
+        let looks = [
+            self.publishes.look(now),
+            self.settles.look(now),
+            self.errands.look(now),
+        ];
+        if let Some(operation) = looks.iter().find_map(|look| look.stuck) {
+            tracing::warn!(
+                transport = self.transport,
+                operation,
+                "the transport does not answer, and is given up"
+            );
+            let mut bell = lock(&self.bell);
+            bell.end = true;
+            bell.stuck.get_or_insert(operation);
+        }
+        looks.iter().filter_map(|look| look.next).min()
     }
 
     /// Waits for every thread but the keeper. One that does not come back by `deadline` is left to
     /// itself: the inner transport breaks its contract, and nobody should hang for it.
     fn join(&self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left_until(deadline);
         let (mut threads, _) = self
             .fewer
             .wait_timeout_while(lock(&self.threads), left, |threads| threads.running > 0)
@@ -272,6 +328,10 @@ impl fmt::Debug for Crew {
             .field("settles", &self.settles)
             .finish_non_exhaustive()
     }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// Held by a thread as long as it runs.

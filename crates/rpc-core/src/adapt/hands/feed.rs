@@ -65,10 +65,27 @@ impl Feed {
     pub(super) fn end(&self, cause: Option<TransportError>) {
         let mut state = lock(&self.state);
         state.ended = true;
-        state.cause = cause;
+        if !state.stopped {
+            state.cause = cause;
+        }
         let waker = state.waker.take();
         drop(state);
         wake(waker);
+    }
+
+    /// Ends `recv` at once with a cause, for a transport that is given up.
+    pub(super) fn fail(&self, cause: TransportError) {
+        let mut state = lock(&self.state);
+        if !state.stopped && !state.ended {
+            state.cause = Some(cause);
+        }
+        state.stopped = true;
+        let unreturned = std::mem::take(&mut state.ready);
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        wake(waker);
+        drop(unreturned);
     }
 
     /// Ends `recv` at once and hands over what it has not returned.
