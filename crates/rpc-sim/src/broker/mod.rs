@@ -23,6 +23,7 @@ use crate::mix::Fault;
 use crate::pipe::Hold;
 use crate::time::MS;
 use crate::wire::Wire;
+use crate::worker::QUARANTINE;
 
 /// The broker.
 #[derive(Debug, Default)]
@@ -205,6 +206,9 @@ impl Broker {
                 wire.trace("broker.twice", [id.0 as u64, tag, serial]);
                 queue.push(serial, Rc::clone(message), wire.now);
             }
+        }
+        if *to == QUARANTINE {
+            ledger.quarantined(message);
         }
         if synced {
             self.unconfirmed.insert(serial);

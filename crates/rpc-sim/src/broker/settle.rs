@@ -47,6 +47,7 @@ impl Broker {
         if requeue {
             self.requeue(wire, ledger, place, entry);
         } else {
+            ledger.acknowledged(&entry.message);
             self.dead_letter(wire, ledger, place, entry, "rejected");
         }
         self.pump(wire, ledger, place);
