@@ -20,6 +20,9 @@ pub const STARTED_TYPE: ShortString = ShortString::from_static("rpc.started");
 /// The `type` by which a caller tells the worker that nobody awaits the reply any more.
 pub const CANCEL_TYPE: ShortString = ShortString::from_static("rpc.cancel");
 
+/// The `type` of a message that somebody sends to itself, to see whether the whole path works.
+pub const CHECK_TYPE: ShortString = ShortString::from_static("rpc.check");
+
 /// Header of a request: which attempt of its call this is, from 1. Absent means 1.
 pub const ATTEMPT: &str = "x-rpc-attempt";
 /// Header of a request: when it is of no use any more, in milliseconds of Unix time. Only a hint,
