@@ -12,12 +12,13 @@
 //! ```
 //!
 //! Reply and confirm may come in any order. Whatever comes for a call that has ended changes
-//! nothing but a counter.
-
+//! nothing but a counter. What is called a call in [`Calls`] is one attempt at it; [`Attempts`] puts
+//! several of them together.
 
 mod calls;
 mod error;
 mod notices;
+mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use bytes::Bytes;
 
 pub use self::calls::Calls;
 pub use self::error::CallError;
+pub use self::retry::{Attempts, Budget, Next, RetryPolicy};
 use crate::wire::Reply;
 use crate::{CallId, DeliveryMode, Headers, LONGEST_WAIT, ShortString};
 

@@ -1,10 +1,12 @@
 //! Tests of the client machine: its rules one by one, then all of them under random interleavings
 //! of everything that can happen, with a clock that only moves when told to.
 
+mod budget;
 mod endings;
 mod generations;
 mod notices;
 mod random;
+mod retry;
 
 use std::time::{Duration, Instant};
 
