@@ -111,8 +111,15 @@ impl Headers {
         name: impl AsRef<str>,
         value: impl Into<HeaderValue>,
     ) -> Result<(), HeadersTooLarge> {
-        let name = ShortString::new(name)?;
-        let value = value.into();
+        self.put(ShortString::new(name)?, value.into())
+    }
+
+    /// As [`insert`](Self::insert), with a name that is checked already.
+    pub(crate) fn put(
+        &mut self,
+        name: ShortString,
+        value: HeaderValue,
+    ) -> Result<(), HeadersTooLarge> {
         let old = self.entries.iter().position(|(known, _)| *known == name);
         let freed = old.map_or(0, |place| Self::entry_len(&self.entries[place]));
         let entry = (name, value);
@@ -137,6 +144,11 @@ impl Headers {
         let entry = self.entries.remove(place);
         self.encoded_len -= Self::entry_len(&entry);
         Some(entry.1)
+    }
+
+    /// Makes room for so many more, at once.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.entries.reserve(more);
     }
 
     /// The value under this name.

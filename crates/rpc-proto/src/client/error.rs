@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::link::needs_operator;
 use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 
 /// Why a call has no result.
@@ -13,6 +14,8 @@ use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CallError {
+    /// There is no connection now, another one is being made, and the call was not to wait for it.
+    BrokerDown(TransportError),
     /// The client was closed by its owner.
     Closed {
         /// Not executed when the call came after the close, otherwise open.
@@ -27,7 +30,7 @@ pub enum CallError {
         /// Whether the broker had confirmed that it has the request.
         confirmed: bool,
     },
-    /// The connection had ended before the call began.
+    /// The connection had ended before the call began, and there will be no other.
     NotSent(TransportError),
     /// The request could not be published, or was returned or refused by the broker.
     Publish(TransportError),
@@ -63,6 +66,7 @@ impl CallError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
+            Self::BrokerDown(error) if needs_operator(error.kind()) => error.kind().code(),
             Self::Remote(status) => status.code(),
             Self::NotSent(error) | Self::Publish(error) => error.kind().code(),
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
@@ -74,6 +78,7 @@ impl CallError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
+            Self::BrokerDown(_) => Reason::BrokerDown,
             Self::Closed { .. } => Reason::ClientClosed,
             Self::ConnectionLost(_) => Reason::ConnectionLost,
             Self::DeadlineExceeded {
@@ -92,6 +97,7 @@ impl CallError {
                 ErrorKind::NoRoute => Reason::NoRoute,
                 ErrorKind::Refused => Reason::BrokerRefused,
                 ErrorKind::TooLarge => Reason::MessageTooLarge,
+                _ if error.certainty() == Certainty::NotExecuted => Reason::NotSent,
                 ErrorKind::Closed => Reason::ConnectionLost,
                 _ => Reason::TransportFailed,
             },
@@ -111,7 +117,7 @@ impl CallError {
     pub fn certainty(&self) -> Certainty {
         match self {
             Self::Closed { certainty } | Self::DeadlineExceeded { certainty, .. } => *certainty,
-            Self::NotSent(_) => Certainty::NotExecuted,
+            Self::BrokerDown(_) | Self::NotSent(_) => Certainty::NotExecuted,
             Self::Publish(error) => error.certainty(),
             Self::Remote(status) => status.certainty(),
             other => other.reason().certainty(),
@@ -122,7 +128,9 @@ impl CallError {
     #[must_use]
     pub const fn origin(&self) -> Origin {
         match self {
-            Self::ConnectionLost(_) | Self::NotSent(_) | Self::Publish(_) => Origin::Broker,
+            Self::BrokerDown(_) | Self::ConnectionLost(_) | Self::NotSent(_) | Self::Publish(_) => {
+                Origin::Broker
+            }
             Self::Remote(status) => status.origin(),
             _ => Origin::Client,
         }
@@ -132,6 +140,7 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::BrokerDown(_) => f.write_str("there is no connection to the broker"),
             Self::Closed { .. } => f.write_str("the client was closed"),
             Self::ConnectionLost(_) => f.write_str("the connection was lost during the call"),
             Self::DeadlineExceeded {
@@ -163,9 +172,10 @@ impl fmt::Display for CallError {
 impl Error for CallError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::ConnectionLost(error) | Self::NotSent(error) | Self::Publish(error) => {
-                Some(error)
-            }
+            Self::BrokerDown(error)
+            | Self::ConnectionLost(error)
+            | Self::NotSent(error)
+            | Self::Publish(error) => Some(error),
             _ => None,
         }
     }

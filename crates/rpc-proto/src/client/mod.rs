@@ -1,4 +1,5 @@
-//! The client machine: the table of open calls, and how each of them ends.
+//! The client machine: the table of open calls, and how each of them ends; and what may be tried
+//! again of what has ended badly.
 //!
 //! ```text
 //!             start                    handle_publish(Ok)
@@ -11,23 +12,25 @@
 //! ```
 //!
 //! Reply and confirm may come in any order. Whatever comes for a call that has ended changes
-//! nothing but a counter.
+//! nothing but a counter. What is called a call in [`Calls`] is one attempt at it; [`Attempts`] puts
+//! several of them together.
 
+mod calls;
 mod error;
+mod notices;
+mod retry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use self::calls::Calls;
 pub use self::error::CallError;
-use crate::wire::{self, Reply};
-use crate::{
-    CallId, Certainty, DeliveryMode, ErrorKind, Expiration, Headers, LONGEST_WAIT, Message,
-    ShortString, TransportError, deadline_after,
-};
+pub use self::retry::{Attempts, Budget, Next, RetryPolicy};
+use crate::wire::Reply;
+use crate::{CallId, DeliveryMode, Headers, LONGEST_WAIT, ShortString};
 
 /// What a call sends, before it has an identity.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,39 @@ pub struct Request {
     pub headers: Headers,
     /// The method; without one the service's default method.
     pub method: Option<ShortString>,
+}
+
+/// One attempt at a call: what its request says besides what is asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Its identity: random, and new for each attempt.
+    pub id: CallId,
+    /// When it is of no use any more: that of the call, whichever attempt this is.
+    pub deadline: Instant,
+    /// How many services the call has come through.
+    pub hops: u32,
+    /// What all attempts at one call have in common; without one, the identity of this one.
+    pub message_id: Option<ShortString>,
+    /// Which attempt it is, from 1.
+    pub number: u32,
+    /// The time of day in milliseconds of Unix time, for a service whose clock agrees. A hint.
+    pub unix_ms: Option<u64>,
+}
+
+impl Attempt {
+    /// The first attempt at a call, which has come through no other service.
+    #[must_use]
+    pub const fn new(id: CallId, deadline: Instant) -> Self {
+        Self {
+            id,
+            deadline,
+            hops: 0,
+            message_id: None,
+            number: 1,
+            unix_ms: None,
+        }
+    }
 }
 
 /// What a client allows.
@@ -69,7 +105,7 @@ impl Default for Limits {
     }
 }
 
-/// What became of all calls so far.
+/// What became of all attempts so far. A call that was not tried again is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -92,274 +128,4 @@ pub struct Ended<W> {
     pub result: Result<Reply, CallError>,
     /// Whoever waits for it, as it was given to [`Calls::start`].
     pub waiter: W,
-}
-
-/// The table of open calls of one reply address.
-///
-/// `W` is whatever the driver needs to wake the caller; the machine carries it and hands it back.
-///
-/// Commands: [`start`](Self::start), [`cancel`](Self::cancel). What happened:
-/// [`handle_publish`](Self::handle_publish), [`handle_reply`](Self::handle_reply),
-/// [`handle_timeout`](Self::handle_timeout), [`handle_disconnect`](Self::handle_disconnect). To do:
-/// [`poll_ended`](Self::poll_ended) after each of them, and [`poll_timeout`](Self::poll_timeout).
-#[derive(Debug)]
-pub struct Calls<W> {
-    limits: Limits,
-    pending: HashMap<CallId, Pending<W>>,
-    /// The same calls by deadline. An entry leaves with its call, so that calls given up early do
-    /// not pile up here until their deadlines.
-    deadlines: BTreeSet<(Instant, CallId)>,
-    ended: VecDeque<Ended<W>>,
-    /// Why no further call can start.
-    closed: Option<Closed>,
-    stats: Stats,
-}
-
-#[derive(Debug)]
-struct Pending<W> {
-    deadline: Instant,
-    confirmed: bool,
-    waiter: W,
-}
-
-#[derive(Clone, Debug)]
-enum Closed {
-    ByCaller,
-    Lost(TransportError),
-}
-
-impl<W> Calls<W> {
-    /// An empty table.
-    #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            pending: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            ended: VecDeque::new(),
-            closed: None,
-            stats: Stats::default(),
-        }
-    }
-
-    /// Opens a call and returns the message to publish.
-    ///
-    /// `id` must be random and new. The message carries the time left as its expiration, so that
-    /// neither broker nor service works for a caller that has gone.
-    ///
-    /// # Errors
-    ///
-    /// All of them certain that nothing ran: the request is over the limit, too many calls are
-    /// open, the deadline has passed, or the table is closed. Then nothing was opened.
-    pub fn start(
-        &mut self,
-        now: Instant,
-        id: CallId,
-        request: Request,
-        reply_to: &ShortString,
-        deadline: Instant,
-        waiter: W,
-    ) -> Result<Message, CallError> {
-        match &self.closed {
-            Some(Closed::ByCaller) => {
-                return Err(CallError::Closed {
-                    certainty: Certainty::NotExecuted,
-                });
-            }
-            Some(Closed::Lost(cause)) => return Err(CallError::NotSent(cause.clone())),
-            None => {}
-        }
-        let Request {
-            body,
-            content_type,
-            delivery_mode,
-            headers,
-            method,
-        } = request;
-        if body.len() > self.limits.max_request {
-            let limit = self.limits.max_request;
-            return Err(CallError::RequestTooLarge {
-                len: body.len(),
-                limit,
-            });
-        }
-        if self.pending.len() >= self.limits.max_in_flight {
-            return Err(CallError::TooManyInFlight {
-                limit: self.limits.max_in_flight,
-            });
-        }
-        let deadline = deadline.min(deadline_after(now, self.limits.max_timeout));
-        let left = deadline.saturating_duration_since(now);
-        if left.is_zero() {
-            return Err(CallError::DeadlineExceeded {
-                certainty: Certainty::NotExecuted,
-                confirmed: false,
-            });
-        }
-        self.stats.started += 1;
-        self.deadlines.insert((deadline, id));
-        let known = self.pending.insert(
-            id,
-            Pending {
-                deadline,
-                confirmed: false,
-                waiter,
-            },
-        );
-        debug_assert!(known.is_none(), "a call id was used twice");
-        let correlation_id = id.to_correlation_id();
-        Ok(Message {
-            body,
-            content_type,
-            message_id: Some(correlation_id.clone()),
-            correlation_id: Some(correlation_id),
-            delivery_mode,
-            expiration: Some(Expiration::after(left)),
-            headers,
-            kind: method,
-            reply_to: Some(reply_to.clone()),
-        })
-    }
-
-    /// Takes back a call whose caller has gone. Returns whether it was still open.
-    pub fn cancel(&mut self, id: CallId) -> bool {
-        let open = self.remove(id).is_some();
-        self.stats.cancelled += u64::from(open);
-        open
-    }
-
-    /// Ends all calls and lets no further one start, at the caller's own wish.
-    pub fn close(&mut self) {
-        self.end_all(Closed::ByCaller, || CallError::Closed {
-            certainty: Certainty::MaybeExecuted,
-        });
-    }
-
-    /// The broker has confirmed the request of a call, or the publish has failed.
-    pub fn handle_publish(&mut self, id: CallId, result: Result<(), TransportError>) {
-        match result {
-            Ok(()) => {
-                if let Some(pending) = self.pending.get_mut(&id) {
-                    pending.confirmed = true;
-                }
-            }
-            // The transport ends a publish at the deadline of its call, so this is that deadline.
-            Err(error) if error.kind() == ErrorKind::Timeout => {
-                let certainty = error.certainty();
-                self.end(
-                    id,
-                    Err(CallError::DeadlineExceeded {
-                        certainty,
-                        confirmed: false,
-                    }),
-                );
-            }
-            Err(error) => self.end(id, Err(CallError::Publish(error))),
-        }
-    }
-
-    /// A message has come to the reply address.
-    ///
-    /// It ends the call it names. One that names none is counted and dropped: it is late, a
-    /// duplicate, or forged.
-    pub fn handle_reply(&mut self, message: Message) {
-        let id = message.correlation_id.as_ref().and_then(|id| {
-            CallId::from_correlation_id(id.as_str()).filter(|id| self.pending.contains_key(id))
-        });
-        let Some(id) = id else {
-            self.stats.unmatched_replies += 1;
-            return;
-        };
-        let (len, limit) = (message.body.len(), self.limits.max_reply);
-        let result = if len > limit {
-            Err(CallError::ReplyTooLarge { len, limit })
-        } else {
-            wire::decode_reply(message).map_err(CallError::Remote)
-        };
-        self.end(id, result);
-    }
-
-    /// Ends every call whose deadline has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            let confirmed = self
-                .pending
-                .get(&id)
-                .is_some_and(|pending| pending.confirmed);
-            let certainty = Certainty::MaybeExecuted;
-            self.end(
-                id,
-                Err(CallError::DeadlineExceeded {
-                    certainty,
-                    confirmed,
-                }),
-            );
-        }
-    }
-
-    /// The reply address is gone: ends every call, and lets no further one start.
-    pub fn handle_disconnect(&mut self, cause: TransportError) {
-        let shared = cause.clone();
-        self.end_all(Closed::Lost(cause), || {
-            CallError::ConnectionLost(shared.clone())
-        });
-    }
-
-    /// The next call that has ended.
-    pub fn poll_ended(&mut self) -> Option<Ended<W>> {
-        self.ended.pop_front()
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) next has something to do.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|&(deadline, _)| deadline)
-    }
-
-    /// Calls that are open.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// What became of all calls so far.
-    #[must_use]
-    pub const fn stats(&self) -> Stats {
-        self.stats
-    }
-
-    fn end(&mut self, id: CallId, result: Result<Reply, CallError>) {
-        let Some(pending) = self.remove(id) else {
-            return;
-        };
-        match result {
-            Ok(_) => self.stats.ok += 1,
-            Err(_) => self.stats.failed += 1,
-        }
-        self.ended.push_back(Ended {
-            result,
-            waiter: pending.waiter,
-        });
-    }
-
-    fn end_all(&mut self, why: Closed, error: impl Fn() -> CallError) {
-        // The first reason stays: what follows it is its consequence.
-        self.closed.get_or_insert(why);
-        self.deadlines.clear();
-        self.stats.failed += self.pending.len() as u64;
-        let waiters = self.pending.drain().map(|(_, pending)| pending.waiter);
-        self.ended.extend(waiters.map(|waiter| Ended {
-            result: Err(error()),
-            waiter,
-        }));
-    }
-
-    fn remove(&mut self, id: CallId) -> Option<Pending<W>> {
-        let pending = self.pending.remove(&id)?;
-        self.deadlines.remove(&(pending.deadline, id));
-        Some(pending)
-    }
 }

@@ -1,36 +1,79 @@
 //! Tests of the client machine: its rules one by one, then all of them under random interleavings
 //! of everything that can happen, with a clock that only moves when told to.
 
-use std::collections::{BTreeSet, HashMap};
+mod budget;
+mod endings;
+mod generations;
+mod notices;
+mod random;
+mod retry;
+
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
+use bytes::Bytes;
 
 use super::*;
-use crate::{Code, Origin, Reason, Status};
+use crate::link::{Backoff, Generation, Link};
+use crate::wire::{self, Reply};
+use crate::{
+    Address, CallId, Certainty, Code, ErrorKind, HeaderValue, Message, Origin, Reason, ShortString,
+    Status, TransportError,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A table, the clock it is driven with, and the waiters that were answered.
+/// A table, its link, the clock it is driven with, and the waiters that were answered.
 struct Bench {
     calls: Calls<u64>,
+    link: Link,
+    generation: Generation,
     epoch: Instant,
     now: Instant,
 }
 
 impl Bench {
+    /// Connected.
     fn new() -> Self {
         Self::with(Limits::default())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "where the fake clock starts")]
+    /// Connected, with these limits.
     fn with(limits: Limits) -> Self {
+        let mut bench = Self::down(limits);
+        bench.connect();
+        bench
+    }
+
+    /// Not connected yet.
+    #[expect(clippy::disallowed_methods, reason = "where the fake clock starts")]
+    fn down(limits: Limits) -> Self {
         let epoch = Instant::now();
         Self {
             calls: Calls::new(limits),
+            link: Link::new(1, Backoff::default(), 0, epoch),
+            generation: Generation::default(),
             epoch,
             now: epoch,
         }
+    }
+
+    /// The next generation.
+    fn connect(&mut self) {
+        let later = self.epoch + Duration::from_secs(1 << 20);
+        self.link.handle_lost(later, self.generation, lost());
+        let _ = self.link.poll(later + Duration::from_secs(60));
+        self.generation = self.link.handle_up(later).unwrap();
+        let reply_to = ShortString::new(format!("inbox-{}", self.generation)).unwrap();
+        self.calls.handle_connect(self.generation, reply_to);
+    }
+
+    fn disconnect(&mut self) {
+        self.calls.handle_disconnect(self.generation, lost());
+    }
+
+    /// A message comes to the present reply address.
+    fn receive(&mut self, message: Message) {
+        self.calls.handle_reply(self.generation, message);
     }
 
     fn start(&mut self, id: u64) -> Result<Message, CallError> {
@@ -43,10 +86,8 @@ impl Bench {
         request: Request,
         timeout: Duration,
     ) -> Result<Message, CallError> {
-        let reply_to = ShortString::from_static("inbox");
-        let deadline = self.now + timeout;
-        self.calls
-            .start(self.now, call_id(id), request, &reply_to, deadline, id)
+        let attempt = Attempt::new(call_id(id), self.now + timeout);
+        self.calls.start(self.now, request, attempt, id)
     }
 
     fn ended(&mut self) -> Vec<(u64, Result<Reply, CallError>)> {
@@ -82,7 +123,7 @@ fn a_reply_ends_its_call_and_no_other() {
     let mut bench = Bench::new();
     bench.start(1).unwrap();
     bench.start(2).unwrap();
-    bench.calls.handle_reply(reply(2));
+    bench.receive(reply(2));
     let ended = bench.ended();
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].0, 2);
@@ -102,7 +143,7 @@ fn the_request_carries_its_identity_and_the_time_left() {
         .unwrap();
     assert_eq!(message.correlation_id, Some(call_id(1).to_correlation_id()));
     assert_eq!(message.message_id, message.correlation_id);
-    assert_eq!(message.reply_to.unwrap(), "inbox");
+    assert_eq!(message.reply_to.unwrap(), "inbox-1");
     assert_eq!(message.kind.unwrap(), "fib");
     assert_eq!(message.expiration.unwrap().as_millis(), 1500);
 }
@@ -111,10 +152,10 @@ fn the_request_carries_its_identity_and_the_time_left() {
 fn late_duplicate_and_forged_replies_change_nothing_but_a_counter() {
     let mut bench = Bench::new();
     bench.start(1).unwrap();
-    bench.calls.handle_reply(reply(1));
-    bench.calls.handle_reply(reply(1));
-    bench.calls.handle_reply(reply(7));
-    bench.calls.handle_reply(Message::new("no id at all"));
+    bench.receive(reply(1));
+    bench.receive(reply(1));
+    bench.receive(reply(7));
+    bench.receive(Message::new("no id at all"));
     assert_eq!(bench.ended().len(), 1);
     assert_eq!(bench.calls.stats().unmatched_replies, 3);
     assert_eq!(bench.calls.stats().ok, 1);
@@ -184,7 +225,7 @@ fn a_lost_connection_ends_every_call_and_refuses_the_next() {
     let mut bench = Bench::new();
     bench.start(1).unwrap();
     bench.start(2).unwrap();
-    bench.calls.handle_disconnect(lost());
+    bench.disconnect();
     let ended = bench.ended();
     assert_eq!(ended.len(), 2);
     for (_, result) in ended {
@@ -193,7 +234,7 @@ fn a_lost_connection_ends_every_call_and_refuses_the_next() {
         assert_eq!(error.certainty(), Certainty::MaybeExecuted);
     }
     let error = bench.start(3).unwrap_err();
-    assert_eq!(error.reason(), Reason::NotSent);
+    assert_eq!(error.reason(), Reason::BrokerDown);
     assert_eq!(error.certainty(), Certainty::NotExecuted);
     assert_eq!(bench.calls.poll_timeout(), None);
 }
@@ -254,7 +295,7 @@ fn an_oversized_reply_is_an_error_of_a_call_that_ran() {
         ..Limits::default()
     });
     bench.start(1).unwrap();
-    bench.calls.handle_reply(reply(1));
+    bench.receive(reply(1));
     let error = bench.only_error();
     assert_eq!(error.reason(), Reason::ReplyTooLarge);
     assert_eq!(error.certainty(), Certainty::Executed);
@@ -271,7 +312,7 @@ fn a_remote_error_keeps_its_code_and_says_whether_the_handler_ran() {
         bench.start(1).unwrap();
         let mut message = wire::encode_status(&status);
         message.correlation_id = Some(call_id(1).to_correlation_id());
-        bench.calls.handle_reply(message);
+        bench.receive(message);
         let error = bench.only_error();
         assert_eq!(
             (error.code(), error.certainty()),
@@ -281,112 +322,12 @@ fn a_remote_error_keeps_its_code_and_says_whether_the_handler_ran() {
     }
 }
 
-/// Everything that can happen to a table.
-#[derive(Clone, Debug)]
-enum Event {
-    Start { timeout_ms: u64 },
-    Cancel(u64),
-    Confirm(u64),
-    Refuse(u64, ErrorKind),
-    Reply(u64),
-    Wait { ms: u64 },
-    Disconnect,
-    Close,
-}
-
-fn events() -> impl Strategy<Value = Vec<Event>> {
-    let id = 0..40u64;
-    let refusal = prop_oneof![
-        Just(ErrorKind::NoRoute),
-        Just(ErrorKind::Refused),
-        Just(ErrorKind::Timeout),
-        Just(ErrorKind::Closed),
-    ];
-    let event = prop_oneof![
-        8 => (0..500u64).prop_map(|timeout_ms| Event::Start { timeout_ms }),
-        2 => id.clone().prop_map(Event::Cancel),
-        4 => id.clone().prop_map(Event::Confirm),
-        2 => (id.clone(), refusal).prop_map(|(id, kind)| Event::Refuse(id, kind)),
-        6 => id.prop_map(Event::Reply),
-        4 => (0..300u64).prop_map(|ms| Event::Wait { ms }),
-        1 => Just(Event::Disconnect),
-        1 => Just(Event::Close),
-    ];
-    prop::collection::vec(event, 0..200)
-}
-
-proptest! {
-    /// Each call ends exactly once, and by its deadline; a result is its own; "not executed" is
-    /// said only of what was refused; nothing is left behind.
-    #[test]
-    fn every_call_ends_once_in_time_and_honestly(events in events()) {
-        let mut bench = Bench::with(Limits { max_in_flight: 20, ..Limits::default() });
-        let mut deadlines = HashMap::new();
-        let mut refused = BTreeSet::new();
-        let mut replied = BTreeSet::new();
-        let mut open = BTreeSet::new();
-        let mut next = 0;
-        for event in events {
-            let waited = matches!(event, Event::Wait { .. });
-            match event {
-                Event::Start { timeout_ms } => {
-                    let timeout = Duration::from_millis(timeout_ms);
-                    match bench.start_with(next, Request::default(), timeout) {
-                        Ok(_) => {
-                            open.insert(next);
-                            deadlines.insert(next, bench.now + timeout);
-                        }
-                        Err(error) => prop_assert_eq!(error.certainty(), Certainty::NotExecuted),
-                    }
-                    next += 1;
-                }
-                Event::Cancel(id) => {
-                    prop_assert_eq!(bench.calls.cancel(call_id(id)), open.remove(&id));
-                }
-                Event::Confirm(id) => bench.calls.handle_publish(call_id(id), Ok(())),
-                Event::Refuse(id, kind) => {
-                    let error = TransportError::new(kind, "fake", "publish");
-                    if open.contains(&id) && error.certainty() == Certainty::NotExecuted {
-                        refused.insert(id);
-                    }
-                    bench.calls.handle_publish(call_id(id), Err(error));
-                }
-                Event::Reply(id) => {
-                    if open.contains(&id) {
-                        replied.insert(id);
-                    }
-                    bench.calls.handle_reply(reply(id));
-                }
-                Event::Wait { ms } => {
-                    bench.now += Duration::from_millis(ms);
-                    bench.calls.handle_timeout(bench.now);
-                }
-                Event::Disconnect => bench.calls.handle_disconnect(lost()),
-                Event::Close => bench.calls.close(),
-            }
-            for (id, result) in bench.ended() {
-                prop_assert!(open.remove(&id), "call {} ended twice or never began", id);
-                match result {
-                    Ok(reply) => {
-                        prop_assert!(replied.contains(&id));
-                        prop_assert_eq!(reply.body, Bytes::from(id.to_string()));
-                    }
-                    Err(error) if error.certainty() == Certainty::NotExecuted => {
-                        prop_assert!(refused.contains(&id), "{:?}", error);
-                    }
-                    Err(_) => {}
-                }
-            }
-            for id in &open {
-                prop_assert!(deadlines[id] > bench.now || !waited);
-            }
-            prop_assert_eq!(bench.calls.in_flight(), open.len());
-            prop_assert_eq!(bench.calls.poll_timeout(), open.iter().map(|id| deadlines[id]).min());
-        }
-        bench.calls.handle_timeout(bench.epoch + Duration::from_secs(3600));
-        prop_assert_eq!(bench.ended().len(), open.len());
-        let stats = bench.calls.stats();
-        prop_assert_eq!(stats.started, stats.ok + stats.failed + stats.cancelled);
-        prop_assert_eq!(bench.calls.poll_timeout(), None);
+/// A worker says that it runs this call.
+fn started(id: u64) -> Message {
+    Message {
+        kind: Some(wire::STARTED_TYPE),
+        reply_to: Some(ShortString::from_static("worker")),
+        body: Bytes::new(),
+        ..reply(id)
     }
 }
