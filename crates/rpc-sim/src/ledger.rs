@@ -36,8 +36,7 @@ pub(crate) struct Attempt {
     pub(crate) at: Micros,
     pub(crate) correlation_id: ShortString,
     pub(crate) message_id: Option<ShortString>,
-    /// What became of it, and what the service said of trying again.
-    pub(crate) ended: Option<(Micros, Certainty, Option<Pushback>)>,
+    pub(crate) ended: Option<Failure>,
     pub(crate) deliveries: u32,
     pub(crate) redeliveries: u32,
     /// An answer of any kind reached the broker, or it is certain that none will.
@@ -47,6 +46,19 @@ pub(crate) struct Attempt {
     /// The broker or its crash took the request away.
     pub(crate) gone: Option<&'static str>,
     pub(crate) dead_lettered: bool,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) at: Micros,
+    pub(crate) certainty: Certainty,
+    /// What the service said of trying again.
+    pub(crate) pushback: Option<Pushback>,
+    /// Because there were too many.
+    pub(crate) shed: bool,
+    /// One lost connection ended this attempt and others with it: that costs no token.
+    pub(crate) loss: bool,
 }
 
 /// One start of a handler.
@@ -217,15 +229,9 @@ impl Ledger {
     }
 
     /// The attempt that is open has failed.
-    pub(crate) fn attempt_failed(
-        &mut self,
-        call: usize,
-        certainty: Certainty,
-        pushback: Option<Pushback>,
-    ) {
-        let now = self.now;
+    pub(crate) fn attempt_failed(&mut self, call: usize, failure: Failure) {
         if let Some(attempt) = self.calls[call].attempts.last_mut() {
-            attempt.ended = Some((now, certainty, pushback));
+            attempt.ended = Some(failure);
         }
     }
 
@@ -252,6 +258,12 @@ impl Ledger {
 
     pub(crate) fn find(&self, correlation_id: Option<&ShortString>) -> Option<(usize, usize)> {
         self.attempts.get(correlation_id?).copied()
+    }
+
+    /// The number of the call that a message belongs to, for the trace.
+    pub(crate) fn number(&self, message: &Message) -> u64 {
+        self.find(message.correlation_id.as_ref())
+            .map_or(u64::MAX, |(call, _)| call as u64)
     }
 
     fn attempt_of(&mut self, message: &Message) -> Option<&mut Attempt> {

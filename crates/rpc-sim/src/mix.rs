@@ -151,10 +151,7 @@ impl Mix {
         };
         for &fault in Fault::ALL {
             let (chosen, level) = (rng.chance(density), rng.between(1, 4));
-            if chosen
-                && !without.has(fault)
-                && !(std::env::var("NOSKEW").is_ok() && fault == Fault::Skew)
-            {
+            if chosen && !without.has(fault) {
                 mix.faults = mix.faults.with(fault);
                 mix.level[fault as usize] = u8::try_from(level).unwrap_or(1);
             }

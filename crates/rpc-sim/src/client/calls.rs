@@ -5,15 +5,16 @@ use std::time::Duration;
 use rpc_proto::client::{Attempts, Ended, Next, Request};
 use rpc_proto::wire::Reply;
 use rpc_proto::{
-    Address, CallError, CallId, Certainty, DeliveryMode, ErrorKind, Headers, Message,
+    Address, CallError, CallId, Certainty, DeliveryMode, ErrorKind, Headers, Message, Reason,
     TransportError,
 };
 
 use super::{Client, OpenCall, Stage};
 use crate::event::Wake;
-use crate::ledger::{End, Ledger};
+use crate::ledger::{End, Failure, Ledger};
 use crate::rule::Rule;
 use crate::setting::Setting;
+use crate::time::Micros;
 use crate::wire::Wire;
 use crate::worker::{QUEUE, answer};
 
@@ -50,7 +51,6 @@ impl Client {
         };
         let mut attempt = open.attempts.begin(id);
         attempt.unix_ms = Some(setting.unix_ms(self.home.owner.process, wire.now));
-        open.stage = Stage::Running(id);
         let mode = if setting.durable {
             DeliveryMode::Persistent
         } else {
@@ -66,6 +66,7 @@ impl Client {
         match self.calls.start(wire.instant(), request, attempt, call) {
             Err(error) => self.outcome(wire, ledger, setting, call, Err(error)),
             Ok(message) => {
+                open.stage = Stage::Running(id);
                 wire.trace("attempt", [call as u64, self.number as u64, 0]);
                 ledger.attempt(call, &message);
                 self.hand_over(wire, setting, call, id, message);
@@ -125,17 +126,15 @@ impl Client {
             return ledger.breach(Rule::EndsOnce, Some(call), detail);
         };
         let sent = matches!(open.stage, Stage::Running(_));
-        let failure = result.as_ref().err().map(|error| {
-            let pushback = match error {
-                CallError::Remote(status) => status.pushback(),
-                _ => None,
-            };
-            (error.certainty(), pushback, is_loss(error))
-        });
-        if let Some((certainty, pushback, _)) = failure
+        let failure = result.as_ref().err().map(|error| failure(wire.now, error));
+        if let Some(failure) = failure
             && sent
         {
-            ledger.attempt_failed(call, certainty, pushback);
+            ledger.attempt_failed(call, failure);
+        }
+        if let Err(error) = &result {
+            let (certainty, code) = (error.certainty() as u64, error.code().number());
+            wire.trace("attempt.fail", [call as u64, certainty, code.into()]);
         }
         let now = wire.instant();
         match open.attempts.handle_outcome(now, &self.budget, result) {
@@ -153,7 +152,7 @@ impl Client {
                 }
             }
         }
-        if let Some((Certainty::MaybeExecuted, _, false)) = failure {
+        if failure.is_some_and(|one| one.certainty == Certainty::MaybeExecuted && !one.loss) {
             ledger.charged(self.number, call);
         }
     }
@@ -248,11 +247,20 @@ impl Client {
     }
 }
 
-/// Whether it is one lost connection that ended many attempts: that costs no token.
-fn is_loss(error: &CallError) -> bool {
-    match error {
-        CallError::Closed { .. } | CallError::ConnectionLost(_) => true,
-        CallError::Publish(cause) => cause.kind() == ErrorKind::Closed,
-        _ => false,
+/// What the ledger wants to know of an attempt that failed.
+fn failure(at: Micros, error: &CallError) -> Failure {
+    Failure {
+        at,
+        certainty: error.certainty(),
+        pushback: match error {
+            CallError::Remote(status) => status.pushback(),
+            _ => None,
+        },
+        shed: error.reason() == Reason::Shed,
+        loss: match error {
+            CallError::Closed { .. } | CallError::ConnectionLost(_) => true,
+            CallError::Publish(cause) => cause.kind() == ErrorKind::Closed,
+            _ => false,
+        },
     }
 }

@@ -19,7 +19,7 @@ impl Worker {
         ledger: &mut Ledger,
         setting: &Setting,
         settlement: Settlement,
-        origin: Origin,
+        mut origin: Origin,
     ) {
         let consumer = settlement.consumer();
         match settlement {
@@ -30,6 +30,9 @@ impl Worker {
                     let peer = self.home.peer.as_ref();
                     peer.is_some_and(|peer| peer.consumers.iter().any(|(_, own)| *own == id))
                 });
+                if origin.correlation_id.is_none() {
+                    origin.correlation_id = message.correlation_id.clone();
+                }
                 let then = Then::Reply(then);
                 if here {
                     self.send(wire, ledger, setting, (&to, message), (then, origin));

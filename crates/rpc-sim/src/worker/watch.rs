@@ -93,7 +93,7 @@ impl Watch {
             return;
         };
         let skewed = setting.skew.iter().any(|&skew| skew != 0);
-        if !skewed && now - sent + ROUNDING < (deadline - sent) / 2 {
+        if !skewed && now - sent + 2 * ROUNDING < (deadline - sent) / 2 {
             let waited = now - sent;
             let detail = format!("shed, and had waited for {waited} us only");
             ledger.breach(Rule::Shedding, Some(call), detail);

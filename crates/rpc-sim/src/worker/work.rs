@@ -200,8 +200,13 @@ impl Worker {
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
         self.settle(wire, ledger, setting, settlement, work.origin.clone());
         for settlement in joined {
-            // The ledger finds the others by the ids in their replies.
-            self.settle(wire, ledger, setting, settlement, work.origin.clone());
+            // Which deliveries these are only the machine knows: their replies say whose, and they
+            // may be repeated ones.
+            let origin = Origin {
+                correlation_id: None,
+                redelivered: true,
+            };
+            self.settle(wire, ledger, setting, settlement, origin);
         }
     }
 }
