@@ -36,17 +36,29 @@ pub(crate) struct Attempt {
     pub(crate) at: Micros,
     pub(crate) correlation_id: ShortString,
     pub(crate) message_id: Option<ShortString>,
-    /// What became of it, and what the service said of trying again.
-    pub(crate) ended: Option<(Micros, Certainty, Option<Pushback>)>,
+    pub(crate) ended: Option<Failure>,
     pub(crate) deliveries: u32,
     pub(crate) redeliveries: u32,
     /// An answer of any kind reached the broker, or it is certain that none will.
     pub(crate) answered: bool,
-    /// The request was handed on to another queue.
-    pub(crate) forwarded: bool,
+    /// How often the request was handed on to the quarantine queue.
+    pub(crate) forwarded: usize,
     /// The broker or its crash took the request away.
     pub(crate) gone: Option<&'static str>,
     pub(crate) dead_lettered: bool,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) at: Micros,
+    pub(crate) certainty: Certainty,
+    /// What the service said of trying again.
+    pub(crate) pushback: Option<Pushback>,
+    /// Because there were too many.
+    pub(crate) shed: bool,
+    /// One lost connection ended this attempt and others with it: that costs no token.
+    pub(crate) loss: bool,
 }
 
 /// One start of a handler.
@@ -58,7 +70,10 @@ pub(crate) struct Execution {
     pub(crate) worker: usize,
     pub(crate) message_id: Option<ShortString>,
     pub(crate) redelivered: bool,
-    pub(crate) finished: bool,
+    /// Which life of the worker.
+    pub(crate) life: u32,
+    /// When it ended, and whether it had run to an end of its own.
+    pub(crate) finished: Option<(Micros, bool)>,
 }
 
 /// All of it.
@@ -180,7 +195,7 @@ impl Ledger {
             deliveries: 0,
             redeliveries: 0,
             answered: false,
-            forwarded: false,
+            forwarded: 0,
             gone: None,
             dead_lettered: false,
         });
@@ -214,15 +229,9 @@ impl Ledger {
     }
 
     /// The attempt that is open has failed.
-    pub(crate) fn attempt_failed(
-        &mut self,
-        call: usize,
-        certainty: Certainty,
-        pushback: Option<Pushback>,
-    ) {
-        let now = self.now;
+    pub(crate) fn attempt_failed(&mut self, call: usize, failure: Failure) {
         if let Some(attempt) = self.calls[call].attempts.last_mut() {
-            attempt.ended = Some((now, certainty, pushback));
+            attempt.ended = Some(failure);
         }
     }
 
@@ -237,17 +246,24 @@ impl Ledger {
             worker: message.worker,
             message_id: message.message_id.cloned(),
             redelivered: message.redelivered,
-            finished: false,
+            life: message.life,
+            finished: None,
         });
         Some((call, self.calls[call].executions.len() - 1))
     }
 
-    pub(crate) fn finished(&mut self, (call, execution): (usize, usize)) {
-        self.calls[call].executions[execution].finished = true;
+    pub(crate) fn finished(&mut self, (call, execution): (usize, usize), by_itself: bool) {
+        self.calls[call].executions[execution].finished = Some((self.now, by_itself));
     }
 
     pub(crate) fn find(&self, correlation_id: Option<&ShortString>) -> Option<(usize, usize)> {
         self.attempts.get(correlation_id?).copied()
+    }
+
+    /// The number of the call that a message belongs to, for the trace.
+    pub(crate) fn number(&self, message: &Message) -> u64 {
+        self.find(message.correlation_id.as_ref())
+            .map_or(u64::MAX, |(call, _)| call as u64)
     }
 
     fn attempt_of(&mut self, message: &Message) -> Option<&mut Attempt> {
@@ -274,10 +290,30 @@ impl Ledger {
         }
     }
 
+    /// A request is in the quarantine queue.
+    pub(crate) fn quarantined(&mut self, message: &Message) {
+        if let Some(attempt) = self.attempt_of(message) {
+            attempt.forwarded += 1;
+        }
+    }
+
     /// A reply will never reach its caller, and the worker knows it.
     pub(crate) fn unanswerable(&mut self, correlation_id: Option<&ShortString>) {
         if let Some((call, attempt)) = self.find(correlation_id) {
             self.calls[call].attempts[attempt].answered = true;
+        }
+    }
+
+    /// A handler was stopped, because somebody said that nobody awaits its answer.
+    pub(crate) fn cancelled(&mut self, correlation_id: Option<&ShortString>) {
+        let Some((call, place)) = self.find(correlation_id) else {
+            return;
+        };
+        let record = &mut self.calls[call];
+        let attempt = &mut record.attempts[place];
+        attempt.answered = true;
+        if record.ended.is_none() && !record.orphaned && attempt.ended.is_none() {
+            self.breach(Rule::Cancelled, Some(call), "stopped, and its caller waits");
         }
     }
 
@@ -288,7 +324,7 @@ impl Ledger {
             return;
         };
         let attempt = &self.calls[call].attempts[attempt];
-        if !nobody && !attempt.answered && !attempt.forwarded {
+        if !nobody && !attempt.answered && attempt.forwarded == 0 {
             self.breach(
                 Rule::AnswerBeforeAck,
                 Some(call),
@@ -321,6 +357,7 @@ pub(crate) struct Started<'a> {
     pub(crate) correlation_id: Option<&'a ShortString>,
     pub(crate) message_id: Option<&'a ShortString>,
     pub(crate) worker: usize,
+    pub(crate) life: u32,
     pub(crate) redelivered: bool,
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum News<K> {
     /// With the place of the consumer among `consumers`.
     Delivery(usize, Deliver),
     /// The broker has ended a consumer.
-    Cancelled(usize),
+    Cancelled,
     /// A consumer is gone, as was asked.
     CancelOk,
     Unblocked,
@@ -133,9 +133,9 @@ impl<K> Peer<K> {
             Down::Deliver(deliver) => self
                 .place(deliver.consumer)
                 .map_or(News::Nothing, |place| News::Delivery(place, deliver)),
-            Down::Cancelled { consumer } => {
-                self.place(consumer).map_or(News::Nothing, News::Cancelled)
-            }
+            Down::Cancelled { consumer } => self
+                .place(consumer)
+                .map_or(News::Nothing, |_| News::Cancelled),
             Down::CancelOk { .. } => News::CancelOk,
             Down::Blocked(blocked) => {
                 self.blocked = blocked;

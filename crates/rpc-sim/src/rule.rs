@@ -33,6 +33,8 @@ rules! {
     Attempts = "attempts",
     /// Retries of what may have run stay within the budget.
     Budget = "budget",
+    /// A caller that gives up stops its handler within a second, where nothing is lost.
+    Cancelled = "cancelled",
     /// While a result is stored, a request of the same key does not run again.
     DedupOnce = "dedup-once",
     /// A draining worker begins nothing.

@@ -1,6 +1,7 @@
 //! What a seed's world is made of, before anything goes wrong: how many of whom, with which
 //! options, and the plan of every call.
 
+use crate::conn::ProcessId;
 use crate::mix::{Fault, Mix};
 use crate::rng::Rng;
 use crate::time::{MS, Micros, SECOND};
@@ -26,8 +27,8 @@ pub(crate) struct Setting {
     pub(crate) max_in_flight: usize,
     /// A blocked broker ends calls at once instead of letting them wait.
     pub(crate) fail_fast: bool,
-    /// Callers tell workers that they have gone.
-    pub(crate) notices: bool,
+    /// A blocked broker's requests wait in the process; otherwise in the socket.
+    pub(crate) holds: bool,
     /// How long a peer may be silent; it is noticed after once to twice that.
     pub(crate) heartbeat: Micros,
     pub(crate) settle_timeout: Micros,
@@ -49,7 +50,7 @@ pub(crate) struct Plan {
     pub(crate) wait_for_ready: bool,
     pub(crate) give_up_after: Option<Micros>,
     pub(crate) work: Work,
-    pub(crate) hops: i64,
+    pub(crate) hops: u32,
     /// Made after the faults, on a world that works: it must succeed.
     pub(crate) probe: bool,
 }
@@ -68,8 +69,11 @@ pub(crate) enum Work {
     Stuck,
 }
 
+/// The time of day when a world begins, by a clock that is right.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
 /// How many services a request may come through.
-pub(crate) const MAX_HOPS: i64 = 8;
+pub(crate) const MAX_HOPS: u32 = 8;
 
 impl Setting {
     /// The world of this seed; `calls` limits how many calls it has.
@@ -78,7 +82,7 @@ impl Setting {
         let clients = rng.index(3) + 1;
         let workers = rng.index(3) + 1 + usize::from(rng.chance(300));
         let concurrency = rng.index(4) + 1;
-        let at_most_once = rng.chance(200) && false;
+        let at_most_once = rng.chance(200);
         let durable = rng.chance(850);
         let quorum = durable && rng.chance(600);
         let quarantined = rng.chance(700);
@@ -102,7 +106,7 @@ impl Setting {
             prefetch: concurrency + rng.index(8),
             max_in_flight: if rng.chance(50) { 2 } else { 1024 },
             fail_fast: rng.chance(300),
-            notices: rng.chance(700),
+            holds: rng.chance(500),
             heartbeat: rng.between(500, 2_000) * MS,
             settle_timeout: if rng.chance(300) { SECOND } else { 10 * SECOND },
             faults_end,
@@ -155,7 +159,7 @@ impl Setting {
             }
         }
         let give_up = rng.below(timeout);
-        let hops = i64::try_from(rng.between(5, 11)).unwrap_or(5);
+        let hops = u32::try_from(rng.between(5, 11)).unwrap_or(5);
         Plan {
             client: rng.index(self.clients),
             at: rng.below(self.faults_end),
@@ -203,6 +207,12 @@ impl Setting {
             });
         }
         self.end = probes + 8 * SECOND;
+    }
+
+    /// The time of day as a process has it.
+    pub(crate) fn unix_ms(&self, process: ProcessId, now: Micros) -> u64 {
+        let right = EPOCH_MS + now / MS;
+        right.saturating_add_signed(self.skew[process.0])
     }
 
     /// The work of a call, wherever its number comes from.

@@ -20,9 +20,15 @@ pub struct Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c] = self.with;
         let (s, us) = (self.at / 1_000_000, self.at % 1_000_000);
-        write!(f, "{s:>3}.{us:06} {:<24} {a} {b} {c}", self.what)
+        write!(f, "{s:>3}.{us:06} {:<18}", self.what)?;
+        for number in self.with {
+            match number {
+                u64::MAX => write!(f, "    -")?,
+                number => write!(f, " {number:>4}")?,
+            }
+        }
+        Ok(())
     }
 }
 

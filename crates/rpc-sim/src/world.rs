@@ -237,7 +237,7 @@ impl World {
         let (wire, setting) = (&mut self.wire, &self.setting);
         wire.trace("process.start", [process.0 as u64, u64::from(slot.life), 0]);
         if process.0 < setting.clients {
-            let mut client = Client::new(wire, owner, process.0, setting, seed);
+            let mut client = Client::new(wire, &mut self.ledger, owner, setting, seed);
             client.go_on(wire, &mut self.ledger, setting);
             slot.running = Some(Process::Client(client));
         } else {
@@ -289,7 +289,7 @@ impl World {
         if let Some(Process::Worker(worker)) = &mut slot.running
             && !slot.paused
         {
-            let fate = worker.drain(&mut self.wire);
+            let fate = worker.drain(&mut self.wire, &mut self.ledger, &self.setting);
             self.fate(ProcessId(place), fate);
         }
     }

@@ -177,6 +177,8 @@ impl Intake {
         let mut envelope = Envelope {
             shared: Arc::clone(shared),
             deadline: timing.deadline,
+            own_deadline: timing.own_deadline,
+            hinted: timing.hinted,
             // What is in quarantine was delivered before, elsewhere.
             redelivered: redelivered || quarantined,
             reply_to: message.reply_to.clone(),

@@ -35,11 +35,26 @@ impl Gate {
         if now.saturating_duration_since(since) < admission.standing {
             return None;
         }
-        // As long as the queue is too long by: then it may be as short as it should be.
-        let wait = (waited - half).clamp(SHORTEST_PUSHBACK, LONGEST_PUSHBACK);
-        Some(Pushback::After(wait))
+        Some(pushback(waited, half))
+    }
+
+    /// Whether a request that has waited for so long may have been refused before, by whoever had it
+    /// then; and when to come again, if so.
+    pub(super) fn may_have_refused(waited: Duration, timeout: Duration) -> Option<Pushback> {
+        let half = timeout / 2;
+        (waited + CLOCK_READING > half).then(|| pushback(waited, half))
     }
 }
+
+/// As long as the queue is too long by: then it may be as short as it should be.
+fn pushback(waited: Duration, half: Duration) -> Pushback {
+    let wait = waited.saturating_sub(half);
+    Pushback::After(wait.clamp(SHORTEST_PUSHBACK, LONGEST_PUSHBACK))
+}
+
+/// By how much two workers may differ in how long a request has waited: times of day are read in
+/// milliseconds.
+const CLOCK_READING: Duration = Duration::from_millis(5);
 
 const SHORTEST_PUSHBACK: Duration = Duration::from_millis(50);
 const LONGEST_PUSHBACK: Duration = Duration::from_secs(1);

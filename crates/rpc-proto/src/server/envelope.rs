@@ -13,6 +13,10 @@ use crate::{AckToken, Address, Expiration, Message, Pushback, Reason, ShortStrin
 pub(super) struct Envelope {
     pub(super) shared: Arc<Shared>,
     pub(super) deadline: Instant,
+    /// The deadline by the clock of this process alone.
+    pub(super) own_deadline: Instant,
+    /// Whether the caller's clock was believed.
+    pub(super) hinted: bool,
     pub(super) redelivered: bool,
     pub(super) reply_to: Option<ShortString>,
     pub(super) correlation_id: Option<ShortString>,
@@ -67,8 +71,22 @@ impl Envelope {
 
     /// Answers; `ran` where it is the answer to a request that ran, and was not counted before.
     pub(super) fn answer(self, now: Instant, answer: Answer, ran: bool) -> Settlement {
-        let message = encode(answer, self.redelivered);
+        let open = self.redelivered || self.may_run_elsewhere(now, &answer);
+        let message = encode(answer, open);
         self.send(now, message, ran)
+    }
+
+    /// Whether another worker may run what this one refuses: the acknowledgement may be lost with its
+    /// connection, after the answer has gone out. "Not executed" can be said only where that one
+    /// would refuse it too.
+    fn may_run_elsewhere(&self, now: Instant, answer: &Answer) -> bool {
+        match answer.as_ref().err().and_then(Status::reason) {
+            // By the caller's clock, which another worker's may contradict.
+            Some(Reason::Expired) => now < self.own_deadline,
+            // How long it has waited is what another worker goes by: see `Job::begin`.
+            Some(Reason::Shed) => !self.hinted,
+            _ => false,
+        }
     }
 
     fn send(self, now: Instant, mut message: Message, ran: bool) -> Settlement {
@@ -80,6 +98,7 @@ impl Envelope {
             correlation_id,
             token,
             discard,
+            ..
         } = self;
         let Some(reply_to) = reply_to else {
             if ran {

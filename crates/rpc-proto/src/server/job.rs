@@ -72,12 +72,14 @@ impl Job {
         if self.request.deadline <= now {
             return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
         }
-        // One that was delivered before may have run: its caller could not try again anyway.
-        if !self.envelope.redelivered {
-            let waited = now.saturating_duration_since(self.since);
-            if let Some(pushback) = shared.shed(now, waited, self.timeout) {
-                return Begun::Settle(self.envelope.shed(now, pushback));
-            }
+        let waited = now.saturating_duration_since(self.since);
+        let pushback = if self.envelope.redelivered {
+            shared.shed_again(waited, self.timeout)
+        } else {
+            shared.shed(now, waited, self.timeout)
+        };
+        if let Some(pushback) = pushback {
+            return Begun::Settle(self.envelope.shed(now, pushback));
         }
         let mut claim = None;
         if let Some(key) = &self.key {

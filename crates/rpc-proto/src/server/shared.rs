@@ -56,6 +56,17 @@ impl Shared {
             || self.control().as_ref() == Some(queue)
     }
 
+    /// Whether a request that was delivered before is refused, because it may have been shed then: its
+    /// caller has been told that it did not run, and it must stay so.
+    pub(super) fn shed_again(
+        &self,
+        waited: Duration,
+        timeout: Option<Duration>,
+    ) -> Option<Pushback> {
+        let (_, timeout) = (self.policy.admission?, timeout?);
+        Gate::may_have_refused(waited, timeout)
+    }
+
     /// Whether a request that has waited for so long is refused, and when it may come again.
     pub(super) fn shed(
         &self,

@@ -13,10 +13,16 @@ use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     pub(super) deadline: Instant,
+    /// The same by the clock of this process alone: by then its queue has dropped it, too, wherever
+    /// it is delivered again.
+    pub(super) own_deadline: Instant,
     /// When the caller began to wait, as far as it is known.
     pub(super) since: Instant,
     /// The whole time that the caller gave it.
     pub(super) timeout: Option<Duration>,
+    /// The caller's clock was believed: how long it has waited is known, and another worker knows it
+    /// too.
+    pub(super) hinted: bool,
     /// The caller's clock says what cannot be.
     pub(super) skewed: bool,
 }
@@ -36,10 +42,13 @@ impl Timing {
         let expiration = message.expiration.map(Expiration::as_duration);
         let allowed = expiration.or(header).unwrap_or(policy.max_execution);
         let timeout = header.or(expiration);
+        let deadline = deadline_after(received_at, allowed.min(policy.max_execution));
         let mut this = Self {
-            deadline: deadline_after(received_at, allowed.min(policy.max_execution)),
+            deadline,
+            own_deadline: deadline,
             since: received_at,
             timeout,
+            hinted: false,
             skewed: false,
         };
         if let Some(hint) = number(wire::DEADLINE_MS).filter(|_| !policy.max_skew.is_zero()) {
@@ -64,6 +73,7 @@ impl Timing {
             self.skewed = true;
             return;
         }
+        self.hinted = true;
         self.deadline = self.deadline.min(deadline_after(now, left));
         let Some(whole) = self.timeout else {
             return;

@@ -23,6 +23,7 @@ use crate::mix::Fault;
 use crate::pipe::Hold;
 use crate::time::MS;
 use crate::wire::Wire;
+use crate::worker::QUARANTINE;
 
 /// The broker.
 #[derive(Debug, Default)]
@@ -177,7 +178,7 @@ impl Broker {
         let place = self.names.get(to).copied();
         let queue = place.and_then(|place| self.queues[place].as_mut());
         let (Some(place), Some(queue)) = (place, queue) else {
-            wire.trace("broker.return", [id.0 as u64, tag, 0]);
+            wire.trace("broker.return", [id.0 as u64, tag, ledger.number(message)]);
             ledger.answered(message);
             wire.send_down(id, Lane::Publish, Down::Return { tag });
             wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: true });
@@ -198,13 +199,19 @@ impl Broker {
         let serial = self.next_serial;
         self.next_serial += 1;
         queue.push(serial, Rc::clone(message), wire.now);
-        wire.trace("broker.take", [id.0 as u64, tag, serial]);
+        wire.trace(
+            "broker.take",
+            [place as u64, serial, ledger.number(message)],
+        );
         if is_inbox {
             ledger.answered(message);
             if twice {
                 wire.trace("broker.twice", [id.0 as u64, tag, serial]);
                 queue.push(serial, Rc::clone(message), wire.now);
             }
+        }
+        if *to == QUARANTINE {
+            ledger.quarantined(message);
         }
         if synced {
             self.unconfirmed.insert(serial);
@@ -268,7 +275,8 @@ impl Broker {
                 ledger.delivered(&entry.message, entry.redelivered);
             }
             if consumer.prefetch.is_some() {
-                wire.trace("broker.deliver", [id, tag, entry.serial]);
+                let call = ledger.number(&entry.message);
+                wire.trace("broker.deliver", [id, tag, call]);
                 consumer.unacked.insert(tag, entry);
             }
             wire.send_down(conn, Lane::Consume, Down::Deliver(deliver));

@@ -19,7 +19,7 @@ impl Broker {
             ledger.unknown_tag(id, tag);
             return;
         };
-        wire.trace("broker.ack", [id, tag, entry.serial]);
+        wire.trace("broker.ack", [id, tag, ledger.number(&entry.message)]);
         ledger.acknowledged(&entry.message);
         if let Some(queue) = &mut self.queues[place] {
             queue.settle(entry, wire.now);
@@ -43,10 +43,12 @@ impl Broker {
             ledger.unknown_tag(id, tag);
             return;
         };
-        wire.trace("broker.reject", [tag, entry.serial, u64::from(requeue)]);
+        let call = ledger.number(&entry.message);
+        wire.trace("broker.reject", [id, tag, call]);
         if requeue {
             self.requeue(wire, ledger, place, entry);
         } else {
+            ledger.acknowledged(&entry.message);
             self.dead_letter(wire, ledger, place, entry, "rejected");
         }
         self.pump(wire, ledger, place);
@@ -130,7 +132,8 @@ impl Broker {
         let Some(queue) = target.and_then(|target| self.queues[target].as_mut()) else {
             return;
         };
-        wire.trace("broker.dead", [place as u64, entry.serial, 0]);
+        let call = ledger.number(&entry.message);
+        wire.trace("broker.dead", [place as u64, entry.serial, call]);
         let mut message = (*entry.message).clone();
         // As RabbitMQ does, or it would die a second time.
         message.expiration = None;

@@ -4,9 +4,12 @@ mod retry;
 
 use rpc_proto::Certainty;
 
-use crate::ledger::{Call, End};
+use crate::ledger::{Call, End, Execution};
+use crate::mix::Fault;
 use crate::rule::Rule;
-use crate::worker::QUEUE;
+use crate::setting::Setting;
+use crate::time::{Micros, SECOND};
+use crate::worker::{QUARANTINE, QUEUE};
 use crate::world::{Process, World};
 
 /// Checks everything that can only be known at the end.
@@ -18,10 +21,14 @@ pub(crate) fn at_the_end(world: &mut World) {
         if call.begun.is_some() && call.ended.is_none() && !call.orphaned {
             breach(Rule::EndsInTime, "has not ended at all".into());
         }
-        honest(call, &mut breach);
-        executions(call, &mut breach);
+        honest(&world.setting, call, &mut breach);
+        executions(&world.setting, call, &mut breach);
+        cancelled(world, number, &mut breach);
         retry::attempts(plan, call, &mut breach);
-        if plan.probe && !matches!(call.ended, Some((_, End::Ok))) {
+        if plan.probe
+            && !matches!(call.ended, Some((_, End::Ok)))
+            && !outdated(&world.setting, call)
+        {
             breach(
                 Rule::Liveness,
                 format!("a probe ended with {:?}", call.ended),
@@ -42,34 +49,51 @@ pub(crate) fn at_the_end(world: &mut World) {
             found.push((Rule::TablesEmpty, None, detail));
         }
     }
-    let depth = world.broker.depth(&QUEUE);
-    if depth > 0 {
-        found.push((
-            Rule::QueuesDrain,
-            None,
-            format!("{depth} requests are left"),
-        ));
+    for queue in [&QUEUE, &QUARANTINE] {
+        let depth = world.broker.depth(queue);
+        if depth > 0 {
+            let detail = format!("{depth} requests are left in {queue}");
+            found.push((Rule::QueuesDrain, None, detail));
+        }
     }
     for (rule, call, detail) in found {
         world.ledger.breach(rule, call, detail);
     }
 }
 
+/// Whether a worker whose clock is ahead took a call for one that has waited for long.
+fn outdated(setting: &Setting, call: &Call) -> bool {
+    let Some((_, End::Failed(_, reason))) = &call.ended else {
+        return false;
+    };
+    let (clients, workers) = setting.skew.split_at(setting.clients);
+    let ahead = workers.iter().max().zip(clients.iter().min());
+    ["EXPIRED", "SHED"].contains(&reason.as_str())
+        && ahead.is_some_and(|(worker, client)| worker - client > 2_000)
+}
+
 /// What an error says of the handler is true.
-fn honest(call: &Call, breach: &mut impl FnMut(Rule, String)) {
+fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
     let Some((_, End::Failed(certainty, reason))) = &call.ended else {
         return;
     };
     let ran = call.executions.len();
     for (place, attempt) in call.attempts.iter().enumerate() {
         let ran = call.executions.iter().any(|run| run.attempt == place);
-        if ran && matches!(attempt.ended, Some((_, Certainty::NotExecuted, _))) {
+        let Some(failure) = attempt.ended else {
+            continue;
+        };
+        // Workers whose clocks differ do not agree on how long a request has waited. One that was
+        // shed by the first may run on the second, if its acknowledgement was lost.
+        let excused = failure.shed && disagree(setting);
+        if ran && failure.certainty == Certainty::NotExecuted && !excused {
             let detail = format!("attempt {place} was said not to have run, and did");
             breach(Rule::HonestNotExecuted, detail);
         }
     }
+    let excused = reason == "SHED" && disagree(setting);
     match certainty {
-        Certainty::NotExecuted if ran > 0 => {
+        Certainty::NotExecuted if ran > 0 && !excused => {
             breach(
                 Rule::HonestNotExecuted,
                 format!("{reason}, and it ran {ran} times"),
@@ -85,14 +109,15 @@ fn honest(call: &Call, breach: &mut impl FnMut(Rule, String)) {
     }
 }
 
-/// Nothing runs more often than it was sent and came back.
-fn executions(call: &Call, breach: &mut impl FnMut(Rule, String)) {
+fn disagree(setting: &Setting) -> bool {
+    let workers = &setting.skew[setting.clients..];
+    workers.iter().any(|skew| *skew != workers[0])
+}
+
+/// Nothing runs more often than it was sent and came back, nor than its service promises.
+fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
     let ran = call.executions.len();
-    let again: u32 = call
-        .attempts
-        .iter()
-        .map(|attempt| attempt.redeliveries)
-        .sum();
+    let again: u32 = call.attempts.iter().map(|one| one.redeliveries).sum();
     let most = call.attempts.len() + usize::try_from(again).unwrap_or(usize::MAX);
     if ran > most {
         let attempts = call.attempts.len();
@@ -100,5 +125,70 @@ fn executions(call: &Call, breach: &mut impl FnMut(Rule, String)) {
             Rule::Executions,
             format!("{ran} executions of {attempts} attempts and {again} redeliveries"),
         );
+    }
+    for (place, attempt) in call.attempts.iter().enumerate() {
+        let of = |run: &&Execution| run.attempt == place;
+        let ran = call.executions.iter().filter(of).count();
+        if setting.at_most_once && ran > 1 {
+            breach(Rule::AtMostOnce, format!("it ran {ran} times"));
+        }
+        let Some(limit) = setting.quarantine else {
+            continue;
+        };
+        // A queue that does not count gives nobody a second chance.
+        let each = if setting.quorum { limit as usize } else { 1 };
+        let most = 1 + each * attempt.forwarded;
+        if ran > most {
+            let times = attempt.forwarded;
+            let detail = format!("it ran {ran} times, and was put in quarantine {times} times");
+            breach(Rule::Poison, detail);
+        }
+    }
+    if setting.dedup {
+        deduplicated(call, breach);
+    }
+}
+
+/// While an answer is kept, or still worked on, nothing runs again under its key.
+fn deduplicated(call: &Call, breach: &mut impl FnMut(Rule, String)) {
+    for (place, run) in call.executions.iter().enumerate() {
+        let again = call.executions[..place].iter().find(|one| {
+            (one.worker, one.life, &one.message_id) == (run.worker, run.life, &run.message_id)
+                && !matches!(one.finished, Some((at, false)) if at <= run.at)
+        });
+        if let Some(one) = again {
+            let detail = format!("it ran at {}, and again at {} us", one.at, run.at);
+            breach(Rule::DedupOnce, detail);
+        }
+    }
+}
+
+/// Where nothing is lost, a caller that gives up stops its handler.
+fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)) {
+    const HARMLESS: [Fault; 4] = [
+        Fault::GiveUp,
+        Fault::HandlerError,
+        Fault::SlowHandler,
+        Fault::Panic,
+    ];
+    let call = &world.ledger.calls[number];
+    let Some((at, End::GivenUp)) = call.ended else {
+        return;
+    };
+    if world
+        .wire
+        .mix
+        .faults()
+        .iter()
+        .any(|one| !HARMLESS.contains(&one))
+    {
+        return;
+    }
+    for run in &call.executions {
+        let ended = run.finished.map_or(Micros::MAX, |(ended, _)| ended);
+        if ended > at.max(run.at) + SECOND {
+            let detail = format!("given up at {at}, and its handler ran until {ended} us");
+            breach(Rule::Cancelled, detail);
+        }
     }
 }

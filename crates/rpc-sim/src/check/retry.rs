@@ -19,14 +19,14 @@ pub(super) fn attempts(plan: &Plan, call: &Call, breach: &mut impl FnMut(Rule, S
             let detail = format!("attempt {} has another message id", place + 1);
             breach(Rule::Attempts, detail);
         }
-        let Some((ended, certainty, pushback)) = one.ended else {
+        let Some(failure) = one.ended else {
             breach(Rule::RetryRules, "tried again before it had failed".into());
             continue;
         };
         if two.at >= deadline {
             breach(Rule::RetryRules, "tried again after the deadline".into());
         }
-        match certainty {
+        match failure.certainty {
             Certainty::NotExecuted => {}
             Certainty::Executed => breach(Rule::RetryRules, "tried again after it ran".into()),
             Certainty::MaybeExecuted => {
@@ -35,18 +35,18 @@ pub(super) fn attempts(plan: &Plan, call: &Call, breach: &mut impl FnMut(Rule, S
                     let detail = "tried again, may have run, and may not run twice";
                     breach(Rule::RetryRules, detail.into());
                 }
-                if two.at < ended + SHORTEST_BACKOFF && pushback.is_none() {
+                if two.at < failure.at + SHORTEST_BACKOFF && failure.pushback.is_none() {
                     breach(Rule::RetryRules, "tried again without a wait".into());
                 }
             }
         }
-        match pushback {
+        match failure.pushback {
             None => {}
             Some(Pushback::Never) => {
                 breach(Rule::Pushback, "tried again, and was not to".into());
             }
             Some(Pushback::After(wait)) => {
-                if two.at < ended + span(wait) {
+                if two.at < failure.at + span(wait) {
                     breach(Rule::Pushback, "tried again before it was time".into());
                 }
             }

@@ -3,23 +3,28 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
 //! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod settle;
+mod watch;
+mod work;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use rpc_proto::link::Generation;
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterReply, Ending, Job, Policy, Request, Response, Running, Settlement,
-    Verdict,
+    Accepted, Acceptor, Admission, AfterForward, AfterReply, Guarantee, Intake, Job,
+    Lane as Source, MemoryDedup, Policy, Quarantine, Running,
 };
-use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, Status, TransportError};
+use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
 
+use self::watch::Watch;
+pub(crate) use self::watch::answer;
 use crate::conn::{ConnId, Declare, Deliver, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
-use crate::ledger::{Ledger, Started};
-use crate::peer::{News, closed, error};
-use crate::rule::Rule;
-use crate::setting::{Setting, Work};
-use crate::time::{MS, Micros, span};
+use crate::ledger::Ledger;
+use crate::peer::{News, error};
+use crate::setting::Setting;
+use crate::time::{MS, Micros};
 use crate::wire::Wire;
 
 /// Whether the process still runs.
@@ -38,32 +43,34 @@ pub(crate) struct Worker {
     number: usize,
     home: Home<u64>,
     acceptor: Acceptor,
+    /// Those of the present connection, in the order of its consumers after the inbox.
+    intakes: Vec<Intake>,
     concurrency: usize,
     settle_timeout: Micros,
     open: Open,
     waiting: VecDeque<(Job, Origin)>,
     running: BTreeMap<u64, AtWork>,
-    /// Replies whose confirm is not there yet.
-    replies: BTreeMap<u64, Sent>,
+    /// What was published and is not confirmed yet.
+    sent: BTreeMap<u64, Sent>,
     next: u64,
     drain: Drain,
     armed: Micros,
+    watch: Watch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Drain {
     No,
-    /// The consumer is being cancelled.
-    Asked,
+    /// The consumers are being cancelled: so many are left.
+    Asked(usize),
     /// Nothing begins any more.
     Stopped,
 }
 
-/// Where a request came from: what the ledger knows it by, and the transport that settles it.
+/// What the ledger knows a request by.
 #[derive(Clone, Debug)]
 struct Origin {
     correlation_id: Option<ShortString>,
-    generation: Generation,
     redelivered: bool,
 }
 
@@ -76,13 +83,19 @@ struct AtWork {
     plan: Planned,
 }
 
-/// A reply on its way.
+/// Something on its way whose confirm decides what comes next.
 #[derive(Debug)]
 struct Sent {
-    then: AfterReply,
+    then: Then,
     origin: Origin,
     tag: u64,
     until: Micros,
+}
+
+#[derive(Debug)]
+enum Then {
+    Forward(AfterForward),
+    Reply(AfterReply),
 }
 
 /// How a handler will end.
@@ -97,6 +110,8 @@ enum Planned {
 
 /// The service's queue.
 pub(crate) const QUEUE: ShortString = ShortString::from_static("work");
+/// Where its suspects run.
+pub(crate) const QUARANTINE: ShortString = ShortString::from_static("work.quarantine");
 /// Where its dead letters go.
 pub(crate) const DEAD: ShortString = ShortString::from_static("work.dead");
 
@@ -108,32 +123,21 @@ impl Worker {
         setting: &Setting,
         seed: u64,
     ) -> Self {
-        let policy = Policy::new(QUEUE);
-        let work = Declare {
-            durable: setting.durable,
-            auto_delete: !setting.durable,
-            counts: setting.quorum,
-            max_length: setting.max_length,
-            dead_letter: setting.durable.then_some(DEAD),
-            ..Declare::durable(QUEUE)
-        };
-        let open = Open {
-            declare: vec![work, Declare::durable(DEAD)],
-            consume: vec![(QUEUE, setting.prefetch)],
-        };
         Self {
             number,
             home: Home::new(wire, owner, seed),
-            acceptor: Acceptor::new(policy),
+            acceptor: Acceptor::new(policy(setting)),
+            intakes: Vec::new(),
             concurrency: setting.concurrency,
             settle_timeout: setting.settle_timeout,
-            open,
+            open: topology(setting),
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
-            replies: BTreeMap::new(),
+            sent: BTreeMap::new(),
             next: 0,
             drain: Drain::No,
             armed: 0,
+            watch: Watch::new(),
         }
     }
 
@@ -146,8 +150,9 @@ impl Worker {
         (conn, frame): (ConnId, Down),
     ) -> Fate {
         match self.home.handle(wire, conn, frame) {
-            Arrival::Up | Arrival::Nothing => {}
+            Arrival::Up => self.move_in(),
             Arrival::News(news) => self.news(wire, ledger, setting, news),
+            Arrival::Nothing => {}
         }
         self.go_on(wire)
     }
@@ -162,11 +167,12 @@ impl Worker {
         match wake {
             Wake::Timer => {
                 self.armed = 0;
-                self.time_out_replies(wire, ledger);
+                self.time_out(wire, ledger, setting);
             }
             Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
+            Wake::Notice(number) => self.notice(wire, number),
             Wake::Handler(number) => {
-                if self.handler_ends(wire, ledger, number) == Fate::Dies {
+                if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;
                 }
                 self.begin_next(wire, ledger, setting);
@@ -181,19 +187,28 @@ impl Worker {
     }
 
     /// Begins to drain.
-    pub(crate) fn drain(&mut self, wire: &mut Wire) -> Fate {
+    pub(crate) fn drain(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+    ) -> Fate {
         if self.drain != Drain::No {
             return Fate::Lives;
         }
         wire.trace("worker.drain", [self.number as u64, 0, 0]);
-        self.drain = Drain::Asked;
         let limit = wire.now + DRAIN_LIMIT;
         wire.wake(self.home.owner, limit, Wake::DrainTimeout);
         match &self.home.peer {
-            Some(peer) if peer.open => peer.cancel(wire, 1),
+            Some(peer) if peer.open => {
+                self.drain = Drain::Asked(self.intakes.len());
+                for place in 1..=self.intakes.len() {
+                    peer.cancel(wire, place);
+                }
+            }
             _ => {
                 self.home.close(wire);
-                self.stop(wire);
+                self.stop(wire, ledger, setting);
             }
         }
         self.go_on(wire)
@@ -201,7 +216,7 @@ impl Worker {
 
     /// After a start, after a pause, and after everything that happens.
     pub(crate) fn go_on(&mut self, wire: &mut Wire) -> Fate {
-        if self.drain == Drain::Stopped && self.running.is_empty() && self.replies.is_empty() {
+        if self.drain == Drain::Stopped && self.is_idle() {
             self.home.close(wire);
             return Fate::Ends;
         }
@@ -209,7 +224,7 @@ impl Worker {
         let dial = (self.drain == Drain::No)
             .then(|| self.home.poll(wire, || self.open.clone()))
             .flatten();
-        let settle = self.replies.values().map(|sent| sent.until).min();
+        let settle = self.sent.values().map(|sent| sent.until).min();
         let next = dial.into_iter().chain(settle).min();
         if let Some(at) = next
             && (self.armed == 0 || at < self.armed)
@@ -225,27 +240,53 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.replies.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.sent.is_empty()
+    }
+
+    fn move_in(&mut self) {
+        let Some(peer) = &self.home.peer else { return };
+        self.acceptor.set_control(Some(peer.inbox.clone()));
+        self.intakes = [Source::Work, Source::Quarantine]
+            .into_iter()
+            .take(peer.consumers.len() - 1)
+            .map(|source| self.acceptor.intake(source))
+            .collect();
     }
 
     fn news(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, news: News<u64>) {
         match news {
-            News::Confirmed(reply, result) => self.reply_ends(wire, ledger, reply, result),
+            News::Confirmed(number, result) => {
+                self.confirmed(wire, ledger, setting, number, result);
+            }
+            News::Delivery(0, deliver) => {
+                if self.acceptor.handle_cancel(&deliver.message) {
+                    self.stop_cancelled(wire, ledger, setting);
+                }
+            }
             News::Delivery(place, deliver) => {
                 self.deliver(wire, ledger, setting, place, &deliver);
             }
-            News::CancelOk => self.stop(wire),
-            News::Cancelled(_) => {
+            News::CancelOk => {
+                if let Drain::Asked(left) = &mut self.drain {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.stop(wire, ledger, setting);
+                    }
+                }
+            }
+            News::Cancelled => {
                 let news = self.home.leave(wire);
                 self.news(wire, ledger, setting, news);
             }
-            News::Ended(cause, replies) => {
-                for reply in replies {
-                    self.reply_ends(wire, ledger, reply, Err(cause.clone()));
+            News::Ended(cause, open) => {
+                self.intakes.clear();
+                self.acceptor.set_control(None);
+                for number in open {
+                    self.confirmed(wire, ledger, setting, number, Err(cause.clone()));
                 }
-                self.abandon_waiting(wire);
-                if self.drain == Drain::Asked {
-                    self.stop(wire);
+                self.begin_next(wire, ledger, setting);
+                if matches!(self.drain, Drain::Asked(_)) {
+                    self.stop(wire, ledger, setting);
                 }
             }
             News::Unblocked | News::Nothing => {}
@@ -260,15 +301,13 @@ impl Worker {
         place: usize,
         deliver: &Deliver,
     ) {
-        let Some(peer) = &self.home.peer else { return };
-        if place == 0 {
+        let (Some(peer), Some(intake)) = (&self.home.peer, self.intakes.get(place - 1)) else {
             return;
-        }
+        };
         let mut message = (*deliver.message).clone();
         if let Some(failures) = deliver.failures.filter(|&failures| failures > 0) {
-            let _ = message
-                .headers
-                .insert("x-delivery-count", i64::from(failures));
+            let count = i64::from(failures);
+            let _ = message.headers.insert(form::DELIVERY_COUNT, count);
         }
         let delivery = Delivery {
             message,
@@ -286,222 +325,90 @@ impl Worker {
         );
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
-            generation: self.home.generation,
             redelivered: deliver.redelivered,
         };
-        match self.acceptor.accept(delivery) {
+        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
+        match intake.accept(delivery, wire.instant(), unix_ms) {
+            Accepted::Forward(forward) => {
+                let then = Then::Forward(forward.then);
+                self.send(
+                    wire,
+                    ledger,
+                    setting,
+                    (&forward.to, forward.message),
+                    (then, origin),
+                );
+            }
             Accepted::Job(job) => self.waiting.push_back((job, origin)),
-            Accepted::Settlement(settlement) => self.settle(wire, ledger, settlement, origin),
+            Accepted::Joined => {}
+            Accepted::Settlement(settlement) => {
+                self.settle(wire, ledger, setting, settlement, origin);
+            }
         }
         self.begin_next(wire, ledger, setting);
     }
 
-    /// Gives free slots to those that wait.
-    fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        while self.running.len() < self.concurrency {
-            let Some((job, origin)) = self.waiting.pop_front() else {
-                return;
-            };
-            match job.begin(wire.instant()) {
-                Err(settlement) => self.settle(wire, ledger, settlement, origin),
-                Ok((request, running)) => {
-                    self.run(wire, ledger, setting, (&request, running), origin);
-                }
-            }
-        }
+    /// Lets nothing begin any more, and hands back what has not begun.
+    fn stop(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
+        self.drain = Drain::Stopped;
+        self.acceptor.drain();
+        self.begin_next(wire, ledger, setting);
     }
 
-    fn run(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-        (request, running): (&Request, Running),
-        origin: Origin,
-    ) {
-        let call = std::str::from_utf8(&request.body)
-            .ok()
-            .and_then(|text| text.parse::<usize>().ok())
-            .unwrap_or(usize::MAX);
-        wire.trace("worker.run", [self.number as u64, call as u64, 0]);
-        if self.drain == Drain::Stopped {
-            let detail = format!("worker {} began after its drain", self.number);
-            ledger.breach(Rule::DrainBeginsNothing, Some(call), detail);
-        }
-        let record = ledger.executed(&Started {
-            correlation_id: origin.correlation_id.as_ref(),
-            message_id: request.message_id.as_ref(),
-            worker: self.number,
-            redelivered: request.redelivered,
-        });
-        let (plan, takes) = match setting.work(call) {
-            None => (Planned::Answer(call), MS),
-            Some(Work::Answer(takes)) => (Planned::Answer(call), takes),
-            Some(Work::Fail(takes)) => (Planned::Fail, takes),
-            Some(Work::Panic) => (Planned::Panic, MS / 2),
-            Some(Work::Poison) => (Planned::Kill, MS / 2),
-            Some(Work::Stuck) => (Planned::TimeOut, Micros::MAX),
-        };
-        let left = span(running.deadline().saturating_duration_since(wire.instant()));
-        let (plan, takes) = if takes < left {
-            (plan, takes)
-        } else {
-            (Planned::TimeOut, left)
-        };
-        let number = self.next;
-        self.next += 1;
-        let end = wire.now + takes;
-        wire.wake(self.home.owner, end, Wake::Handler(number));
-        self.running.insert(
-            number,
-            AtWork {
-                running,
-                origin,
-                record,
-                plan,
-            },
-        );
-    }
-
-    fn handler_ends(&mut self, wire: &mut Wire, ledger: &mut Ledger, number: u64) -> Fate {
-        let Some(work) = self.running.remove(&number) else {
-            return Fate::Lives;
-        };
-        let ending = match work.plan {
-            Planned::Kill => return Fate::Dies,
-            Planned::Answer(call) => Ending::Answered(Ok(Response {
-                body: answer(call).into(),
-                content_type: None,
-            })),
-            Planned::Fail => Ending::Answered(Err(Status::out_of_range("as planned"))),
-            Planned::Panic => Ending::Panicked,
-            Planned::TimeOut => Ending::TimedOut,
-        };
-        if let Some(record) = work.record {
-            ledger.finished(record);
-        }
-        let settlement = work.running.finish(wire.instant(), ending);
-        self.settle(wire, ledger, settlement, work.origin);
-        Fate::Lives
-    }
-
-    /// Reply, confirm, settle, in this order, on the transport that the request came on.
-    fn settle(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        settlement: Settlement,
-        origin: Origin,
-    ) {
-        let (to, message, then) = match settlement {
-            Settlement::Settle(verdict) => return self.carry_out(wire, verdict, origin.generation),
-            Settlement::Reply { to, message, then } => (to, message, then),
-        };
-        let number = self.next;
-        self.next += 1;
-        let sent = match &mut self.home.peer {
-            Some(peer) if self.home.generation == origin.generation => {
-                peer.publish(wire, &to, message, number)
-            }
-            _ => Err(closed("publish").unsent()),
-        };
-        match sent {
-            Ok(tag) => {
-                let until = wire.now + self.settle_timeout;
-                let sent = Sent {
-                    then,
-                    origin,
-                    tag,
-                    until,
-                };
-                self.replies.insert(number, sent);
-            }
-            Err(cause) => self.answered(wire, ledger, then, &origin, Err(cause)),
-        }
-    }
-
-    fn reply_ends(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        number: u64,
-        result: Result<(), TransportError>,
-    ) {
-        if let Some(sent) = self.replies.remove(&number) {
-            self.answered(wire, ledger, sent.then, &sent.origin, result);
-        }
-    }
-
-    fn answered(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        then: AfterReply,
-        origin: &Origin,
-        result: Result<(), TransportError>,
-    ) {
-        let verdict = then.handle_publish(result.as_ref().map(|&()| ()));
-        let kind = result.err().map(|error| error.kind());
-        let unanswerable = match kind {
-            Some(ErrorKind::NoRoute | ErrorKind::Refused) => true,
-            Some(ErrorKind::Timeout) => origin.redelivered,
-            _ => false,
-        };
-        if unanswerable {
-            ledger.unanswerable(origin.correlation_id.as_ref());
-            if matches!(verdict, Verdict::Requeue(_)) {
-                let call = ledger.find(origin.correlation_id.as_ref());
-                let detail = format!("requeued, and its reply failed with {kind:?}");
-                ledger.breach(Rule::RequeueEnds, call.map(|(call, _)| call), detail);
-            }
-        }
-        self.carry_out(wire, verdict, origin.generation);
-    }
-
-    fn time_out_replies(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+    /// Gives up on what was published and is not confirmed in time.
+    fn time_out(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let late = |sent: &&Sent| sent.until <= wire.now;
-        let tags: Vec<_> = self.replies.values().filter(late).map(|s| s.tag).collect();
+        let tags: Vec<_> = self.sent.values().filter(late).map(|s| s.tag).collect();
         for tag in tags {
             let number = self.home.peer.as_mut().and_then(|peer| peer.forget(tag));
             if let Some(number) = number {
-                self.reply_ends(wire, ledger, number, Err(error(ErrorKind::Timeout)));
+                let late = Err(error(ErrorKind::Timeout));
+                self.confirmed(wire, ledger, setting, number, late);
             }
-        }
-    }
-
-    fn carry_out(&mut self, wire: &mut Wire, verdict: Verdict, generation: Generation) {
-        let Some(peer) = &self.home.peer else { return };
-        if self.home.generation != generation {
-            return;
-        }
-        // Unsettled, the request comes again when this transport has ended.
-        let _ = match verdict {
-            Verdict::Ack(token) => peer.ack(wire, &token),
-            Verdict::Requeue(token) => peer.reject(wire, &token, true),
-            Verdict::Settled => Ok(()),
-        };
-    }
-
-    /// Lets nothing begin any more, and hands back what has not begun.
-    fn stop(&mut self, wire: &mut Wire) {
-        self.drain = Drain::Stopped;
-        self.abandon_waiting(wire);
-    }
-
-    fn abandon_waiting(&mut self, wire: &mut Wire) {
-        for (job, origin) in std::mem::take(&mut self.waiting) {
-            let verdict = job.abandon();
-            self.carry_out(wire, verdict, origin.generation);
         }
     }
 }
 
-/// What the service answers to a call of this number.
-pub(crate) fn answer(call: usize) -> String {
-    (call as u64)
-        .wrapping_mul(7919)
-        .wrapping_add(13)
-        .to_string()
+fn policy(setting: &Setting) -> Policy {
+    let mut policy = Policy::new(QUEUE);
+    policy.guarantee = if setting.at_most_once {
+        Guarantee::AtMostOnce
+    } else {
+        Guarantee::AtLeastOnce
+    };
+    policy.admission = setting.admission.then(Admission::default);
+    if setting.dedup {
+        policy.dedup = Some(Arc::new(MemoryDedup::default()));
+    }
+    policy.quarantine = setting
+        .quarantine
+        .map(|limit| Quarantine::new(QUARANTINE, limit));
+    policy
+}
+
+fn topology(setting: &Setting) -> Open {
+    let work = Declare {
+        durable: setting.durable,
+        auto_delete: !setting.durable,
+        counts: setting.quorum,
+        max_length: setting.max_length,
+        dead_letter: setting.durable.then_some(DEAD),
+        ..Declare::durable(QUEUE)
+    };
+    let quarantine = Declare {
+        counts: setting.quorum,
+        dead_letter: Some(DEAD),
+        ..Declare::durable(QUARANTINE)
+    };
+    let mut open = Open {
+        declare: vec![work, Declare::durable(DEAD)],
+        consume: vec![(QUEUE, setting.prefetch)],
+    };
+    if setting.quarantine.is_some() {
+        open.declare.push(quarantine);
+        open.consume.push((QUARANTINE, 1));
+    }
+    open
 }
 
 const DRAIN_LIMIT: Micros = 3_000 * MS;

@@ -295,8 +295,9 @@ fn a_refusal_of_a_redelivered_request_leaves_open_whether_it_ran() {
         assert_eq!(status_of(by_router).certainty(), certainty);
 
         let (_, running) = run(job(acceptor().accept(again(request()))), now);
+        let late = running.deadline();
         assert_eq!(
-            status_of(running.finish(now, Ending::Expired).settlement).certainty(),
+            status_of(running.finish(late, Ending::Expired).settlement).certainty(),
             certainty
         );
 

@@ -70,7 +70,9 @@ fn a_clock_that_is_not_believed_is_counted() {
 fn requests_that_wait_for_too_long_are_shed_once_that_stays_so() {
     let now = epoch();
     let server = acceptor();
-    let waiting = |_| job(server.accept(delivery(now, with(&[(wire::TIMEOUT_MS, 1_000)]))));
+    let unix = i64::try_from(UNIX_MS).unwrap();
+    let headers = [(wire::TIMEOUT_MS, 1_000), (wire::DEADLINE_MS, unix + 1_000)];
+    let waiting = |_| job(server.accept(delivery(now, with(&headers))));
     let mut jobs = (0..4).map(waiting).collect::<Vec<_>>().into_iter();
     let mut next = |millis| {
         let at = now + Duration::from_millis(millis);
@@ -95,6 +97,61 @@ fn requests_that_wait_for_too_long_are_shed_once_that_stays_so() {
         decode_reply(reply(late).1).unwrap_err().reason(),
         Some(&Reason::Expired)
     );
+}
+
+#[test]
+fn what_was_shed_and_comes_again_does_not_run_elsewhere() {
+    let now = epoch();
+    let unix = i64::try_from(UNIX_MS).unwrap();
+    let headers = [(wire::TIMEOUT_MS, 1_000), (wire::DEADLINE_MS, unix + 1_000)];
+    let server = acceptor();
+    let again = || {
+        let mut again = delivery(now, with(&headers));
+        again.redelivered = true;
+        job(server.accept(again))
+    };
+    // Its acknowledgement was lost, and its caller was told that it has not run.
+    let shed = status(refused(again(), now + Duration::from_millis(501)));
+    assert_eq!(shed.reason(), Some(&Reason::Shed));
+    assert_eq!(shed.certainty(), Certainty::MaybeExecuted);
+    // It had not waited for so long that anybody could have refused it.
+    let (_, running) = run(again(), now + Duration::from_millis(400));
+    drop(running);
+}
+
+#[test]
+fn not_executed_is_not_said_where_another_worker_may_think_otherwise() {
+    let now = epoch();
+    let unix = i64::try_from(UNIX_MS).unwrap();
+    let second = Duration::from_secs(1);
+    let expired = |deadline: i64, at: Instant| {
+        let headers = [(wire::TIMEOUT_MS, 10_000), (wire::DEADLINE_MS, deadline)];
+        let server = acceptor();
+        let refused = refused(job(server.accept(delivery(now, with(&headers)))), at);
+        let status = status(refused);
+        assert_eq!(status.reason(), Some(&Reason::Expired));
+        status.certainty()
+    };
+    // By the caller's clock, as this worker understands it.
+    let certainty = expired(unix + 1_000, now + 2 * second);
+    assert_eq!(certainty, Certainty::MaybeExecuted);
+    // By the clock of this process: its queue drops it, too.
+    let certainty = expired(unix + 10_000, now + 10 * second);
+    assert_eq!(certainty, Certainty::NotExecuted);
+    // How long it has waited before, nobody knows; another worker starts to count anew.
+    let server = acceptor();
+    let waiting = |_| job(server.accept(delivery(now, with(&[(wire::TIMEOUT_MS, 1_000)]))));
+    let mut jobs = (0..2).map(waiting).collect::<Vec<_>>().into_iter();
+    let mut next = |millis| {
+        jobs.next()
+            .unwrap()
+            .begin(now + Duration::from_millis(millis))
+    };
+    assert!(matches!(next(600), Begun::Run(..)));
+    let Begun::Settle(shed) = next(700) else {
+        panic!("it waited for too long, and so did those before it");
+    };
+    assert_eq!(status(shed).certainty(), Certainty::MaybeExecuted);
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! What goes out of a worker: replies and forwards with their confirms, and verdicts.
+
+use rpc_proto::server::{Forwarded, Settlement, Verdict};
+use rpc_proto::{Address, ErrorKind, Message, TransportError};
+
+use super::watch::Watch;
+use super::{Origin, Sent, Then, Worker};
+use crate::ledger::Ledger;
+use crate::peer::closed;
+use crate::rule::Rule;
+use crate::setting::Setting;
+use crate::wire::Wire;
+
+impl Worker {
+    /// Reply, confirm, settle, in this order, on the transport that the request came on.
+    pub(super) fn settle(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        settlement: Settlement,
+        mut origin: Origin,
+    ) {
+        let consumer = settlement.consumer();
+        match settlement {
+            Settlement::Settle(verdict) => self.carry_out(wire, &verdict),
+            Settlement::Reply { to, message, then } => {
+                Watch::replies(ledger, setting, wire.now, &message);
+                let here = consumer.is_none_or(|id| {
+                    let peer = self.home.peer.as_ref();
+                    peer.is_some_and(|peer| peer.consumers.iter().any(|(_, own)| *own == id))
+                });
+                if origin.correlation_id.is_none() {
+                    origin.correlation_id = message.correlation_id.clone();
+                }
+                let then = Then::Reply(then);
+                if here {
+                    self.send(wire, ledger, setting, (&to, message), (then, origin));
+                } else {
+                    let gone = Err(closed("publish").unsent());
+                    self.decide(wire, ledger, setting, then, origin, gone);
+                }
+            }
+        }
+    }
+
+    /// Publishes something whose confirm decides what comes next.
+    pub(super) fn send(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        (to, message): (&Address, Message),
+        (then, origin): (Then, Origin),
+    ) {
+        let number = self.next;
+        self.next += 1;
+        let sent = match &mut self.home.peer {
+            Some(peer) => peer.publish(wire, to, message, number),
+            None => Err(closed("publish").unsent()),
+        };
+        match sent {
+            Ok(tag) => {
+                let until = wire.now + self.settle_timeout;
+                let sent = Sent {
+                    then,
+                    origin,
+                    tag,
+                    until,
+                };
+                self.sent.insert(number, sent);
+            }
+            Err(cause) => self.decide(wire, ledger, setting, then, origin, Err(cause)),
+        }
+    }
+
+    /// The verdict on something that was published is there.
+    pub(super) fn confirmed(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        number: u64,
+        result: Result<(), TransportError>,
+    ) {
+        if let Some(sent) = self.sent.remove(&number) {
+            self.decide(wire, ledger, setting, sent.then, sent.origin, result);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        then: Then,
+        origin: Origin,
+        result: Result<(), TransportError>,
+    ) {
+        let said = result.as_ref().map(|&()| ());
+        match then {
+            Then::Forward(then) => match then.handle_publish(said) {
+                Forwarded::Run(job) => {
+                    self.waiting.push_back((*job, origin));
+                    self.begin_next(wire, ledger, setting);
+                }
+                Forwarded::Settle(verdict) => self.carry_out(wire, &verdict),
+            },
+            Then::Reply(then) => {
+                let verdict = then.handle_publish(said);
+                let kind = result.err().map(|error| error.kind());
+                // What nobody can get, or what did not go out at the second delivery either.
+                let hopeless = match kind {
+                    Some(ErrorKind::NoRoute | ErrorKind::Refused) => true,
+                    Some(ErrorKind::Timeout) => origin.redelivered,
+                    _ => false,
+                };
+                if hopeless {
+                    ledger.unanswerable(origin.correlation_id.as_ref());
+                    if matches!(verdict, Verdict::Requeue(_)) {
+                        let call = ledger.find(origin.correlation_id.as_ref());
+                        let detail = format!("requeued, and its reply failed with {kind:?}");
+                        ledger.breach(Rule::RequeueEnds, call.map(|(call, _)| call), detail);
+                    }
+                }
+                self.carry_out(wire, &verdict);
+            }
+        }
+    }
+
+    fn carry_out(&self, wire: &mut Wire, verdict: &Verdict) {
+        let Some(peer) = &self.home.peer else { return };
+        // Unsettled, the request comes again when its transport has ended.
+        let _ = match verdict {
+            Verdict::Ack(token) => peer.ack(wire, token),
+            Verdict::Discard(token) => peer.reject(wire, token, false),
+            Verdict::Requeue(token) => peer.reject(wire, token, true),
+            Verdict::Settled => Ok(()),
+        };
+    }
+}
