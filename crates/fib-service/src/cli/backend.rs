@@ -1,4 +1,6 @@
-//! Which transport is meant, and connecting to it.
+//! Which transport is meant, and where it comes from.
+
+use std::sync::Arc;
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
 use amqp_broker::{AmqpUrl, Timeouts};
@@ -17,7 +19,7 @@ use super::link::Link;
 #[cfg(feature = "async")]
 use super::link::Runtime;
 
-/// A transport that is ready to be connected, in one face.
+/// A kind of transport in one face, ready to be connected.
 #[derive(Debug)]
 pub(crate) struct Backend {
     name: TransportName,
@@ -32,9 +34,9 @@ enum Kind {
     #[cfg(feature = "memory")]
     Memory(MemoryBroker),
     #[cfg(feature = "lapin")]
-    Lapin(LapinConfig),
+    Lapin(Arc<[LapinConfig]>),
     #[cfg(feature = "amiquip")]
-    Amiquip(AmiquipConfig),
+    Amiquip(Arc<[AmiquipConfig]>),
 }
 
 impl Backend {
@@ -80,57 +82,75 @@ impl Backend {
         self.face.as_str()
     }
 
-    /// A new connection.
-    pub(crate) fn connect(&self) -> Result<Link, Failure> {
+    /// Where its transports come from. Connects nowhere yet.
+    pub(crate) fn link(&self) -> Link {
         match &self.kind {
             #[cfg(feature = "memory")]
-            Kind::Memory(broker) => self.native(broker.connect()),
+            Kind::Memory(broker) => self.memory_link(broker.clone()),
             #[cfg(feature = "lapin")]
-            Kind::Lapin(config) => self.connect_lapin(config.clone()),
+            Kind::Lapin(configs) => self.lapin_link(configs.clone()),
             #[cfg(feature = "amiquip")]
-            Kind::Amiquip(config) => self.connect_amiquip(config.clone()),
+            Kind::Amiquip(configs) => self.amiquip_link(configs.clone()),
             #[cfg(not(any(feature = "memory", feature = "lapin", feature = "amiquip")))]
             _ => match self.kind {},
         }
     }
 
     #[cfg(feature = "memory")]
-    fn native<T: rpc_core::Transport + rpc_core::blocking::Transport>(
-        &self,
-        transport: T,
-    ) -> Result<Link, Failure> {
-        Ok(match self.runtime {
-            Some(runtime) => Link::of_async(transport, runtime),
-            None => Link::of_blocking(transport),
-        })
+    fn memory_link(&self, broker: MemoryBroker) -> Link {
+        match self.runtime {
+            Some(runtime) => Link::of_async(1, runtime, move |_| {
+                let transport = broker.connect();
+                async move { Ok(Arc::new(transport) as _) }
+            }),
+            None => Link::of_blocking(1, move |_| Ok(Arc::new(broker.connect()) as _)),
+        }
     }
 
     #[cfg(feature = "lapin")]
-    fn connect_lapin(&self, config: LapinConfig) -> Result<Link, Failure> {
-        let connect = || LapinTransport::connect(config);
+    fn lapin_link(&self, configs: Arc<[LapinConfig]>) -> Link {
+        let endpoints = configs.len();
         match self.runtime {
-            Some(runtime) => {
-                let transport = runtime.block_on(connect()).map_err(Failure::Connect)?;
-                Ok(Link::of_async(transport, runtime))
-            }
-            None => {
-                let transport =
-                    rpc_core::adapt::BlockOn::with_runtime(connect).map_err(Failure::Connect)?;
-                Ok(Link::of_blocking(transport))
-            }
+            Some(runtime) => Link::of_async(endpoints, runtime, move |endpoint| {
+                let connecting = LapinTransport::connect(configs[endpoint].clone());
+                async move { Ok(Arc::new(connecting.await?) as _) }
+            }),
+            None => Link::of_blocking(endpoints, move |endpoint| {
+                let connect = || LapinTransport::connect(configs[endpoint].clone());
+                Ok(Arc::new(BlockOn::with_runtime(connect)?) as _)
+            }),
         }
     }
 
     #[cfg(feature = "amiquip")]
-    fn connect_amiquip(&self, config: AmiquipConfig) -> Result<Link, Failure> {
-        let transport = AmiquipTransport::connect(config).map_err(Failure::Connect)?;
+    fn amiquip_link(&self, configs: Arc<[AmiquipConfig]>) -> Link {
+        let endpoints = configs.len();
         #[cfg(feature = "async")]
         if let Some(runtime) = self.runtime {
-            let transport = rpc_core::adapt::Offload::new(transport).map_err(Failure::Connect)?;
-            return Ok(Link::of_async(transport, runtime));
+            return Link::of_async(endpoints, runtime, move |endpoint| {
+                let config = configs[endpoint].clone();
+                async move { Ok(Arc::new(offload(config).await?) as _) }
+            });
         }
-        Ok(Link::of_blocking(transport))
+        Link::of_blocking(endpoints, move |endpoint| {
+            Ok(Arc::new(AmiquipTransport::connect(configs[endpoint].clone())?) as _)
+        })
     }
+}
+
+/// amiquip has no other way to connect than to block.
+#[cfg(all(feature = "amiquip", feature = "async"))]
+async fn offload(
+    config: AmiquipConfig,
+) -> Result<rpc_core::adapt::Offload<AmiquipTransport>, TransportError> {
+    tokio::task::spawn_blocking(move || {
+        rpc_core::adapt::Offload::new(AmiquipTransport::connect(config)?)
+    })
+    .await
+    .unwrap_or_else(|panicked| {
+        let error = TransportError::new(ErrorKind::Connect, "amiquip", "connect");
+        Err(error.with_source(panicked))
+    })
 }
 
 impl Kind {
@@ -144,29 +164,33 @@ impl Kind {
             TransportName::Memory => Ok(Self::Memory(MemoryBroker::new())),
             #[cfg(feature = "lapin")]
             TransportName::Lapin => {
-                let url = broker_url(args)?;
-                Ok(Self::Lapin(
-                    LapinConfig::new(url.clone())
-                        .with_confirms(match args.confirm {
-                            Confirm::On => transport_lapin::Confirms::On,
-                            Confirm::Off => transport_lapin::Confirms::Off,
-                        })
+                let confirms = match args.confirm {
+                    Confirm::On => transport_lapin::Confirms::On,
+                    Confirm::Off => transport_lapin::Confirms::Off,
+                };
+                let configs = broker_urls(args)?.into_iter().map(|url| {
+                    let timeouts = timeouts(&url);
+                    LapinConfig::new(url)
+                        .with_confirms(confirms)
                         .with_connection_name(CONNECTION_NAME)
-                        .with_timeouts(timeouts(&url)),
-                ))
+                        .with_timeouts(timeouts)
+                });
+                Ok(Self::Lapin(configs.collect()))
             }
             #[cfg(feature = "amiquip")]
             TransportName::Amiquip => {
-                let url = broker_url(args)?;
-                Ok(Self::Amiquip(
-                    AmiquipConfig::new(url.clone())
-                        .with_confirms(match args.confirm {
-                            Confirm::On => transport_amiquip::Confirms::On,
-                            Confirm::Off => transport_amiquip::Confirms::Off,
-                        })
+                let confirms = match args.confirm {
+                    Confirm::On => transport_amiquip::Confirms::On,
+                    Confirm::Off => transport_amiquip::Confirms::Off,
+                };
+                let configs = broker_urls(args)?.into_iter().map(|url| {
+                    let timeouts = timeouts(&url);
+                    AmiquipConfig::new(url)
+                        .with_confirms(confirms)
                         .with_connection_name(CONNECTION_NAME)
-                        .with_timeouts(timeouts(&url)),
-                ))
+                        .with_timeouts(timeouts)
+                });
+                Ok(Self::Amiquip(configs.collect()))
             }
             #[allow(
                 unreachable_patterns,
@@ -208,10 +232,10 @@ const fn native_face(name: TransportName) -> Face {
 const CONNECTION_NAME: &str = "fib-service";
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-fn broker_url(args: &ConnectArgs) -> Result<AmqpUrl, Failure> {
-    let url = args.url.expose().parse::<AmqpUrl>();
+fn broker_urls(args: &ConnectArgs) -> Result<Vec<AmqpUrl>, Failure> {
+    let urls = args.url.iter().map(|url| url.expose().parse::<AmqpUrl>());
     // The error does not quote what may be a part of the password.
-    url.map_err(|error| {
+    urls.collect::<Result<_, _>>().map_err(|error| {
         Failure::usage(format!(
             "`--url` or AMQP_URL: {}",
             super::failure::chain(&error)
