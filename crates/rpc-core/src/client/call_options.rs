@@ -39,6 +39,38 @@ impl CallOptions {
         }
     }
 
+    /// A call that is part of the work on a request: it ends with that, at its deadline at the latest,
+    /// and belongs to the same trace. It counts as one service further, so that services which call
+    /// each other in a circle come to an end.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "tokio", feature = "json"))] {
+    /// use rpc_core::{CallOptions, Client, Context, Router, Status, Transport};
+    ///
+    /// fn service<T: Transport>(prices: Client<T>) -> Router {
+    ///     Router::new().handle_async_with("total", move |context: Context, amount: u64| {
+    ///         let prices = prices.clone();
+    ///         async move {
+    ///             let options = CallOptions::within(&context);
+    ///             let price = prices.call_with(options, "price", &()).await;
+    ///             let price: u64 = price.map_err(|error| Status::new(error.code(), error.to_string()))?;
+    ///             Ok::<u64, Status>(price * amount)
+    ///         }
+    ///     })
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn within(context: &Context) -> Self {
+        Self {
+            cancellation: Some(context.cancellation.clone()),
+            hops: context.hops.saturating_add(1),
+            traceparent: context.traceparent().map(str::to_owned),
+            until: Some(context.deadline),
+            ..Self::default()
+        }
+    }
+
     /// Sets how long it may take.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
@@ -64,35 +96,6 @@ impl CallOptions {
     #[must_use]
     pub fn with_message_id(mut self, message_id: ShortString) -> Self {
         self.message_id = Some(message_id);
-        self
-    }
-
-    /// Makes it part of the work on a request: it ends with that, at its deadline at the latest, and
-    /// belongs to the same trace.
-    ///
-    /// ```
-    /// # #[cfg(all(feature = "tokio", feature = "json"))] {
-    /// use rpc_core::{CallOptions, Client, Context, Router, Status, Transport};
-    ///
-    /// fn service<T: Transport>(prices: Client<T>) -> Router {
-    ///     Router::new().handle_async_with("total", move |context: Context, amount: u64| {
-    ///         let prices = prices.clone();
-    ///         async move {
-    ///             let options = CallOptions::default().within(&context);
-    ///             let price = prices.call_with(options, "price", &()).await;
-    ///             let price: u64 = price.map_err(|error| Status::new(error.code(), error.to_string()))?;
-    ///             Ok::<u64, Status>(price * amount)
-    ///         }
-    ///     })
-    /// }
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn within(mut self, context: &Context) -> Self {
-        self.cancellation = Some(context.cancellation.clone());
-        self.hops = context.hops.saturating_add(1);
-        self.traceparent = context.traceparent().map(str::to_owned);
-        self.until = Some(context.deadline);
         self
     }
 
