@@ -165,14 +165,20 @@ impl Session {
             AnyClient::Async { client, runtime } => {
                 if let Some(runtime) = runtime {
                     runtime.block_on(async {
+                        let transport = client.transport();
                         client.close().await;
-                        let _ = client.transport().close().await;
+                        if let Some(transport) = transport {
+                            let _ = transport.close().await;
+                        }
                     });
                 }
             }
             AnyClient::Blocking(client) => {
+                let transport = client.transport();
                 client.close();
-                let _ = blocking::Transport::close(client.transport());
+                if let Some(transport) = transport {
+                    let _ = blocking::Transport::close(&transport);
+                }
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rpc_proto::ShortString;
+use rpc_proto::{Cancellation, ShortString};
+
+use crate::Context;
 
 /// How one call differs from the others of its client.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct CallOptions {
     pub timeout: Option<Duration>,
     /// Whether it waits for a connection and for somebody to listen; none means what the client does.
     pub wait_for_ready: Option<bool>,
+    /// By which it is given up.
+    pub(crate) cancellation: Option<Cancellation>,
     /// Through how many services it has come.
     pub(crate) hops: u32,
     /// The trace it belongs to.
@@ -31,6 +35,38 @@ impl CallOptions {
     pub fn timeout(timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
+            ..Self::default()
+        }
+    }
+
+    /// A call that is part of the work on a request: it ends with that, at its deadline at the latest,
+    /// and belongs to the same trace. It counts as one service further, so that services which call
+    /// each other in a circle come to an end.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "tokio", feature = "json"))] {
+    /// use rpc_core::{CallOptions, Client, Context, Router, Status, Transport};
+    ///
+    /// fn service<T: Transport>(prices: Client<T>) -> Router {
+    ///     Router::new().handle_async_with("total", move |context: Context, amount: u64| {
+    ///         let prices = prices.clone();
+    ///         async move {
+    ///             let options = CallOptions::within(&context);
+    ///             let price = prices.call_with(options, "price", &()).await;
+    ///             let price: u64 = price.map_err(|error| Status::new(error.code(), error.to_string()))?;
+    ///             Ok::<u64, Status>(price * amount)
+    ///         }
+    ///     })
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn within(context: &Context) -> Self {
+        Self {
+            cancellation: Some(context.cancellation.clone()),
+            hops: context.hops.saturating_add(1),
+            traceparent: context.traceparent().map(str::to_owned),
+            until: Some(context.deadline),
             ..Self::default()
         }
     }

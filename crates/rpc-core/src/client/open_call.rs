@@ -61,6 +61,11 @@ impl<T> OpenCall<T> {
         }
     }
 
+    /// Nobody needs it any more: ends it as [`expire`](Self::expire) does.
+    pub(crate) fn give_up(&self) {
+        self.table.give_up(self.id);
+    }
+
     /// The deadline has come: ends the attempt, unless it has ended by itself.
     ///
     /// Either way it is ready now, or in a moment: another thread may have taken its end out of the

@@ -1,22 +1,27 @@
 //! One call with its attempts, as far as it is the same on both faces.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_proto::client::{Attempts, Next, Request};
 use rpc_proto::wire::TRACEPARENT;
-use rpc_proto::{Address, CallError, CallId, ErrorKind, Message, TransportError};
+use rpc_proto::{
+    Address, CallError, CallId, Cancellation, Certainty, ErrorKind, Message, TransportError,
+};
 
 use super::open_call::{OpenCall, new_id};
 use super::table::CallResult;
 use super::{CallOptions, Core};
 use crate::CallEvent;
+use crate::race::{First, race};
 
 /// A call that has begun.
 pub(crate) struct Run<'a, T> {
     core: &'a Core<T>,
     attempts: Attempts,
     request: Request,
+    cancellation: Option<Cancellation>,
     /// The identity of the first attempt, until it begins.
     first: Option<CallId>,
     made: u32,
@@ -53,6 +58,7 @@ impl<'a, T> Run<'a, T> {
             core,
             attempts,
             request,
+            cancellation: options.cancellation,
             first: Some(first),
             made: 0,
             since,
@@ -64,6 +70,15 @@ impl<'a, T> Run<'a, T> {
     /// Opens the next attempt.
     pub(crate) fn attempt(&mut self) -> Result<(OpenCall<T>, Message, Arc<T>), CallError> {
         self.stop_waiting();
+        if self
+            .cancellation
+            .as_ref()
+            .is_some_and(Cancellation::is_cancelled)
+        {
+            return Err(CallError::GivenUp {
+                certainty: Certainty::NotExecuted,
+            });
+        }
         let id = self.first.take().unwrap_or_else(new_id);
         let mut attempt = self.attempts.begin(id);
         attempt.unix_ms = unix_ms();
@@ -95,6 +110,30 @@ impl<'a, T> Run<'a, T> {
     pub(crate) fn give_up(&mut self) -> CallError {
         let error = self.attempts.give_up();
         self.explain(error)
+    }
+
+    /// Does `work`, unless the work that the call is for is given up first.
+    pub(crate) async fn unless_given_up<F: Future>(&self, work: F) -> Option<F::Output> {
+        let Some(cancellation) = &self.cancellation else {
+            return Some(work.await);
+        };
+        match race(work, cancellation.cancelled()).await {
+            First::Left(output) => Some(output),
+            First::Right(()) => None,
+        }
+    }
+
+    /// Waits until there is no use in waiting for the next attempt.
+    pub(crate) async fn until_useless(&self) {
+        let closed = self.core.cell.until_closed();
+        self.unless_given_up(closed).await;
+    }
+
+    /// Waits until there is a connection, or no use in waiting for one.
+    pub(crate) async fn until_up(&self) {
+        let up = self.core.cell.until_up();
+        // Where there will be none any more, the next attempt says why.
+        self.unless_given_up(up).await;
     }
 
     /// The call has ended.

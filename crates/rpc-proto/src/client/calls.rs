@@ -20,8 +20,8 @@ use crate::{
 ///
 /// `W` is whatever the driver needs to wake the caller; the machine carries it and hands it back.
 ///
-/// Commands: [`start`](Self::start), [`cancel`](Self::cancel), [`close`](Self::close). What
-/// happened: [`handle_connect`](Self::handle_connect), [`handle_publish`](Self::handle_publish),
+/// Commands: [`start`](Self::start), [`cancel`](Self::cancel), [`give_up`](Self::give_up),
+/// [`close`](Self::close). What happened: [`handle_connect`](Self::handle_connect), [`handle_publish`](Self::handle_publish),
 /// [`handle_reply`](Self::handle_reply), [`handle_timeout`](Self::handle_timeout),
 /// [`handle_disconnect`](Self::handle_disconnect), [`handle_end`](Self::handle_end). To do:
 /// [`poll_ended`](Self::poll_ended) and [`poll_cancel`](Self::poll_cancel) after each of them, and
@@ -189,6 +189,17 @@ impl<W> Calls<W> {
         self.notices.give_up(id, pending.worker);
         self.stats.cancelled += 1;
         true
+    }
+
+    /// Ends a call that nobody needs any more, and has its worker told. Whoever waits for it learns
+    /// that.
+    pub fn give_up(&mut self, id: CallId) {
+        let error = CallError::GivenUp {
+            certainty: Certainty::MaybeExecuted,
+        };
+        if let Some(worker) = self.end(id, Err(error)) {
+            self.notices.give_up(id, worker);
+        }
     }
 
     /// Ends all calls and lets no further one start, at the caller's own wish.

@@ -16,6 +16,11 @@ use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 pub enum CallError {
     /// There is no connection now, another one is being made, and the call was not to wait for it.
     BrokerDown(TransportError),
+    /// Nobody needs the result any more: the work that the call was made for was given up.
+    GivenUp {
+        /// Not executed when nothing had been sent yet, otherwise open.
+        certainty: Certainty,
+    },
     /// The client was closed by its owner.
     Closed {
         /// Not executed when the call came after the close, otherwise open.
@@ -79,6 +84,7 @@ impl CallError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::BrokerDown(_) => Reason::BrokerDown,
+            Self::GivenUp { .. } => Reason::GivenUp,
             Self::Closed { .. } => Reason::ClientClosed,
             Self::ConnectionLost(_) => Reason::ConnectionLost,
             Self::DeadlineExceeded {
@@ -116,7 +122,9 @@ impl CallError {
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match self {
-            Self::Closed { certainty } | Self::DeadlineExceeded { certainty, .. } => *certainty,
+            Self::GivenUp { certainty }
+            | Self::Closed { certainty }
+            | Self::DeadlineExceeded { certainty, .. } => *certainty,
             Self::BrokerDown(_) | Self::NotSent(_) => Certainty::NotExecuted,
             Self::Publish(error) => error.certainty(),
             Self::Remote(status) => status.certainty(),
@@ -141,6 +149,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BrokerDown(_) => f.write_str("there is no connection to the broker"),
+            Self::GivenUp { .. } => f.write_str("the work that the call was for was given up"),
             Self::Closed { .. } => f.write_str("the client was closed"),
             Self::ConnectionLost(_) => f.write_str("the connection was lost during the call"),
             Self::DeadlineExceeded {
