@@ -72,6 +72,8 @@ reasons! {
     Draining = "DRAINING", Unavailable, NotExecuted;
     /// The deadline had passed before the handler could start.
     Expired = "EXPIRED", DeadlineExceeded, NotExecuted;
+    /// The call was made for another request, and that was cancelled.
+    GivenUp = "GIVEN_UP", Cancelled, MaybeExecuted;
     /// The handler was stopped because its caller gave up.
     HandlerCancelled = "HANDLER_CANCELLED", Cancelled, Executed;
     /// The handler panicked.

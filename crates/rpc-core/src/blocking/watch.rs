@@ -11,12 +11,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rpc_proto::server::{Acceptor, GivenUp, Running};
 use rpc_proto::{Address, LONGEST_WAIT, Message};
 
-use crate::server::Post;
+use crate::server::{GRACE, Post};
 
 /// The jobs that run, and when something is due for each.
 #[derive(Debug)]
@@ -195,7 +195,3 @@ fn first_due(running: &Running) -> Instant {
         .poll_notice()
         .map_or(deadline, |notice| notice.min(deadline))
 }
-
-/// How long after its deadline a handler is given up: one that awaits is stopped at it, and one that
-/// looks at its cancellation has a moment to come back.
-const GRACE: Duration = Duration::from_millis(50);

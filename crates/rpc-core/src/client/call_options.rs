@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rpc_proto::ShortString;
+use rpc_proto::{Cancellation, ShortString};
+
+use crate::Context;
 
 /// How one call differs from the others of its client.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct CallOptions {
     pub timeout: Option<Duration>,
     /// Whether it waits for a connection and for somebody to listen; none means what the client does.
     pub wait_for_ready: Option<bool>,
+    /// What ends it before its time.
+    pub(crate) cancellation: Option<Cancellation>,
     /// Through how many services it has come.
     pub(crate) hops: u32,
     /// The trace it belongs to.
@@ -31,6 +35,20 @@ impl CallOptions {
     pub fn timeout(timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
+            ..Self::default()
+        }
+    }
+
+    /// A call that a handler makes to do its own work: due when that is, ended when that is cancelled,
+    /// and part of the same trace. It counts as one service further, so that services which call each
+    /// other in a circle come to an end.
+    #[must_use]
+    pub fn within(context: &Context) -> Self {
+        Self {
+            cancellation: Some(context.cancellation.clone()),
+            hops: context.hops.saturating_add(1),
+            traceparent: context.traceparent().map(str::to_owned),
+            until: Some(context.deadline),
             ..Self::default()
         }
     }

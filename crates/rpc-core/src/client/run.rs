@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use rpc_proto::client::{Attempts, Next, Request};
 use rpc_proto::wire::TRACEPARENT;
-use rpc_proto::{Address, CallError, CallId, ErrorKind, Message, TransportError};
+use rpc_proto::{
+    Address, CallError, CallId, Cancellation, Certainty, ErrorKind, Message, TransportError,
+};
 
 use super::open_call::{OpenCall, new_id};
 use super::table::CallResult;
@@ -16,6 +18,8 @@ use crate::CallEvent;
 pub(crate) struct Run<'a, T> {
     core: &'a Core<T>,
     attempts: Attempts,
+    /// What ends it before its time.
+    cancellation: Option<Cancellation>,
     request: Request,
     /// The identity of the first attempt, until it begins.
     first: Option<CallId>,
@@ -52,6 +56,7 @@ impl<'a, T> Run<'a, T> {
         Self {
             core,
             attempts,
+            cancellation: options.cancellation,
             request,
             first: Some(first),
             made: 0,
@@ -64,10 +69,17 @@ impl<'a, T> Run<'a, T> {
     /// Opens the next attempt.
     pub(crate) fn attempt(&mut self) -> Result<(OpenCall<T>, Message, Arc<T>), CallError> {
         self.stop_waiting();
+        let cancelled = Cancellation::is_cancelled;
+        if self.cancellation.as_ref().is_some_and(cancelled) {
+            let certainty = Certainty::NotExecuted;
+            return Err(CallError::GivenUp { certainty });
+        }
         let id = self.first.take().unwrap_or_else(new_id);
         let mut attempt = self.attempts.begin(id);
         attempt.unix_ms = unix_ms();
-        let opened = OpenCall::begin(&self.core.table, self.request.clone(), attempt);
+        let request = self.request.clone();
+        let cancellation = self.cancellation.as_ref();
+        let opened = OpenCall::begin(&self.core.table, request, attempt, cancellation);
         self.made += u32::from(opened.is_ok());
         opened.map_err(|error| self.explain(error))
     }

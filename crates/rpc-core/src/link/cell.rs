@@ -8,8 +8,8 @@ use std::time::Instant;
 #[cfg(feature = "tokio")]
 use std::{future::Future, pin::pin};
 
-use rpc_proto::TransportError;
 use rpc_proto::link::{Generation, Link, LinkState, Step};
+use rpc_proto::{ErrorKind, TransportError};
 
 use crate::Observer;
 
@@ -38,6 +38,22 @@ impl LinkCell {
     /// Whether there is a connection.
     pub(crate) fn state(&self) -> LinkState {
         self.lock().link.state()
+    }
+
+    /// Why there is no connection, if there is none.
+    pub(crate) fn trouble(&self) -> Option<TransportError> {
+        let error = |kind, detail: &str| {
+            Some(TransportError::new(kind, "rpc", "connect").with_detail(detail))
+        };
+        match self.state() {
+            LinkState::Up(_) => None,
+            LinkState::Closed => error(ErrorKind::Closed, "it was closed by its owner"),
+            LinkState::Lost(cause)
+            | LinkState::Connecting {
+                cause: Some(cause), ..
+            } => Some(cause),
+            _ => error(ErrorKind::Connect, "not connected yet"),
+        }
     }
 
     /// What the supervisor has to do now.

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Panicked, Post, Posts, catch_unwind, race, unix_ms,
+    AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Panicked, Post, Posts, catch_unwind, race,
+    unix_ms,
 };
 use crate::{Answer, Fate, Service, Transport, Work};
 
@@ -197,12 +198,18 @@ impl<T: Transport, S: Service> Worker<T, S> {
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
         };
         let mut thread = tokio::task::spawn_blocking(run);
-        match self.watch(&mut thread, running, post, false).await {
+        let mut waited = self.watch(&mut thread, running, post, false).await;
+        if matches!(waited, Waited::TimedOut) {
+            running.cancellation().cancel();
+            if let Ok(ending) = timeout(GRACE, &mut thread).await {
+                waited = Waited::Ended(ending);
+            }
+        }
+        match waited {
             // Panics are caught inside; the error is a runtime that shuts down, and the work with it.
             Waited::Ended(ending) => ending.unwrap_or(Ending::Panicked),
             Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
             Waited::Cancelled | Waited::TimedOut => {
-                running.cancellation().cancel();
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
                 tokio::spawn(async move {

@@ -32,6 +32,11 @@ pub enum CallError {
     },
     /// The connection had ended before the call began, and there will be no other.
     NotSent(TransportError),
+    /// The call was made for another request, and that was cancelled: nobody needs the result.
+    GivenUp {
+        /// Not executed when nothing had been sent yet, otherwise open.
+        certainty: Certainty,
+    },
     /// The request could not be published, or was returned or refused by the broker.
     Publish(TransportError),
     /// The service answered with an error.
@@ -91,6 +96,7 @@ impl CallError {
             Self::DeadlineExceeded {
                 confirmed: false, ..
             } => Reason::Unconfirmed,
+            Self::GivenUp { .. } => Reason::GivenUp,
             Self::NotSent(_) => Reason::NotSent,
             Self::Publish(error) => match error.kind() {
                 ErrorKind::Blocked => Reason::BrokerBlocked,
@@ -116,7 +122,9 @@ impl CallError {
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match self {
-            Self::Closed { certainty } | Self::DeadlineExceeded { certainty, .. } => *certainty,
+            Self::Closed { certainty }
+            | Self::DeadlineExceeded { certainty, .. }
+            | Self::GivenUp { certainty } => *certainty,
             Self::BrokerDown(_) | Self::NotSent(_) => Certainty::NotExecuted,
             Self::Publish(error) => error.certainty(),
             Self::Remote(status) => status.certainty(),
@@ -153,6 +161,9 @@ impl fmt::Display for CallError {
             Self::DeadlineExceeded {
                 confirmed: false, ..
             } => f.write_str("neither confirm nor reply within the deadline"),
+            Self::GivenUp { .. } => {
+                f.write_str("the request that the call was made for was cancelled")
+            }
             Self::NotSent(_) => f.write_str("the connection had ended before the call"),
             Self::Publish(_) => f.write_str("the request could not be delivered"),
             Self::Remote(status) => f.write_str(status.message()),

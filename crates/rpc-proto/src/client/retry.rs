@@ -354,7 +354,9 @@ impl Attempts {
 /// connection ends many calls and is one event, and the link that makes the next one waits itself.
 fn costs(error: &CallError) -> bool {
     match error {
-        CallError::Closed { .. } | CallError::ConnectionLost(_) => false,
+        CallError::Closed { .. } | CallError::ConnectionLost(_) | CallError::GivenUp { .. } => {
+            false
+        }
         CallError::Publish(cause) if cause.kind() == ErrorKind::Closed => false,
         error => error.certainty() == Certainty::MaybeExecuted,
     }
