@@ -257,7 +257,8 @@ fn house<T: Transport, S: Service>(
 ) -> Arc<House<T, S>> {
     let quarantine = options.quarantine_queue();
     let acceptor = Acceptor::new(options.policy);
-    let worker = Worker::new(service, acceptor, options.settle_timeout, runtime);
+    let observer = options.observer.0;
+    let worker = Worker::new(service, acceptor, options.settle_timeout, runtime, observer);
     Arc::new(House {
         worker: Arc::new(worker),
         queue: options.queue,

@@ -58,6 +58,7 @@ impl<T: Transport, S: Service> Plan<T, S> {
             Acceptor::new(options.policy),
             options.concurrency.get(),
             options.settle_timeout,
+            options.observer.0.clone(),
         );
         let house = House {
             worker: Arc::new(worker),

@@ -11,6 +11,7 @@ mod options;
 mod panic;
 mod posts;
 mod race;
+mod told;
 #[cfg(feature = "tokio")]
 mod worker;
 
@@ -24,6 +25,7 @@ pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
 pub(crate) use self::race::{First, race};
+pub(crate) use self::told::Origin;
 
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.
