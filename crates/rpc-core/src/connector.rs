@@ -86,3 +86,28 @@ impl<F> fmt::Debug for ConnectWith<F> {
             .finish_non_exhaustive()
     }
 }
+
+/// A connector whose transports come as `Arc<dyn Transport>`, so that which one it is can be chosen at
+/// run time.
+#[derive(Clone, Debug)]
+pub struct Erased<C>(C);
+
+impl<C: Connector> Erased<C> {
+    /// Hides the kind of transport that `connector` makes.
+    pub const fn new(connector: C) -> Self {
+        Self(connector)
+    }
+}
+
+#[async_trait]
+impl<C: Connector> Connector for Erased<C> {
+    type Transport = Arc<dyn Transport>;
+
+    fn endpoints(&self) -> usize {
+        self.0.endpoints()
+    }
+
+    async fn connect(&self, endpoint: usize) -> Result<Arc<dyn Transport>, TransportError> {
+        Ok(Arc::new(self.0.connect(endpoint).await?))
+    }
+}

@@ -87,7 +87,7 @@ pub use self::client::Client;
 pub use self::client::{CallOptions, ClientOptions, WhenBlocked};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
-pub use self::connector::{ConnectWith, Connector};
+pub use self::connector::{ConnectWith, Connector, Erased};
 pub use self::context::Context;
 pub use self::observe::{CallEvent, Observer, RequestEvent};
 pub use self::options::{ConsumeOptions, Fate, Inbox, Misdeclared, QueueKind, QueueSpec, Source};

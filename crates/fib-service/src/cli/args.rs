@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Answer requests from a queue until SIGINT or SIGTERM
     ///
+    /// A connection that is lost is made again, and so is one that could not be made at the start;
+    /// standard error tells. Only what an operator must mend (a wrong password, a queue of other
+    /// arguments) ends it at the start.
+    ///
     /// The first signal stops it gently: no new requests, those that have begun are answered and
     /// acknowledged, for 30 seconds at most. The second one stops it at once.
     #[command(after_help = SERVE_EXAMPLES)]
@@ -67,6 +71,8 @@ pub(crate) struct Serve {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) guarantees: GuaranteeArgs,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }
@@ -125,6 +131,15 @@ pub(crate) struct CallArgs {
     /// How numbers are written in requests and replies
     #[arg(long, value_enum, default_value_t)]
     pub(crate) codec: CodecName,
+    /// How long to wait for a broker, and for a service, that are not there
+    ///
+    /// `no` ends the call as soon as that is known. `yes` waits as long as the call may take.
+    #[arg(long, value_enum, default_value_t, value_name = "YES|NO")]
+    pub(crate) wait_for_ready: Switch,
+    /// Whether a call that may have run is made again, up to four times: Fibonacci numbers do not
+    /// mind
+    #[arg(long, value_enum, default_value_t = Switch::Yes, value_name = "YES|NO")]
+    pub(crate) retry: Switch,
     /// How replies come back: through a queue of this connection alone, or without any queue
     #[arg(long, value_enum, default_value_t)]
     pub(crate) reply: Reply,
@@ -160,6 +175,21 @@ impl ServiceArgs {
     }
 }
 
+/// How a server answers, and what it survives.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Guarantees")]
+pub(crate) struct GuaranteeArgs {
+    /// Acknowledge a request before it runs: it never runs twice, and is lost with its worker
+    #[arg(long)]
+    pub(crate) at_most_once: bool,
+    /// Remember answers for five minutes, and give the same one to a request that comes again
+    #[arg(long)]
+    pub(crate) dedup: bool,
+    /// Connect once, and end when that connection does, instead of connecting again
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
 /// Which transport, and which queue on it.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Transport")]
@@ -174,8 +204,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_enum)]
     pub(crate) face: Option<Face>,
     /// Where RabbitMQ is; `memory` has no use for it
-    #[arg(long, env = "AMQP_URL", hide_env_values = true, default_value = DEFAULT_URL)]
-    pub(crate) url: Url,
+    ///
+    /// Give it several times for the nodes of a cluster (in AMQP_URL, with spaces between): when one
+    /// is lost, the next is tried.
+    #[arg(long, env = "AMQP_URL", hide_env_values = true, default_value = DEFAULT_URL, value_delimiter = ' ')]
+    pub(crate) url: Vec<Url>,
     /// The queue of the service
     #[arg(long, value_name = "NAME", default_value = QUEUE, value_parser = queue_name)]
     pub(crate) queue: ShortString,
@@ -267,6 +300,19 @@ impl QueueType {
             Self::Transient => QueueSpec::transient(name),
             Self::Passive => QueueSpec::new(name, QueueKind::Passive),
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    #[default]
+    No,
+    Yes,
+}
+
+impl Switch {
+    pub(crate) const fn is_on(self) -> bool {
+        matches!(self, Self::Yes)
     }
 }
 
@@ -363,13 +409,16 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   fib-service serve --transport lapin
   fib-service serve --transport amiquip --queue rpc_queue --concurrency 8 --quiet
-  fib-service serve --transport lapin --delay-ms 50 --concurrency 100";
+  fib-service serve --transport lapin --delay-ms 50 --concurrency 100
+  fib-service serve --transport lapin --queue-type quorum --dedup
+  fib-service serve --transport lapin --url amqp://node1 --url amqp://node2 --url amqp://node3";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
   fib-service call --transport lapin 30
   fib-service call --transport amiquip --codec json --timeout 5s 30 100 186
-  fib-service call --transport memory -- 30 abc -1";
+  fib-service call --transport memory -- 30 abc -1
+  fib-service call --transport lapin --wait-for-ready yes --timeout 2m 30";
 
 const LOAD_EXAMPLES: &str = "\
 Examples:

@@ -1,23 +1,27 @@
-//! Which transport is meant, and connecting to it.
+//! Which transport is meant, and where it comes from.
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-use amqp_broker::{AmqpUrl, Timeouts};
-#[cfg(feature = "amiquip")]
-use transport_amiquip::{AmiquipConfig, AmiquipTransport};
+use amqp_broker::{AmqpConfig, AmqpUrl, Confirms, Endpoints, Timeouts};
 #[cfg(feature = "lapin")]
-use transport_lapin::{LapinConfig, LapinTransport};
+use rpc_core::adapt::BlockOnConnector;
+#[cfg(all(feature = "amiquip", feature = "async"))]
+use rpc_core::adapt::OffloadConnector;
+#[cfg(feature = "amiquip")]
+use transport_amiquip::AmiquipConnector;
+#[cfg(feature = "lapin")]
+use transport_lapin::LapinConnector;
 #[cfg(feature = "memory")]
 use transport_memory::MemoryBroker;
 
 use super::Failure;
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-use super::args::Confirm;
+use super::args::{Confirm, Url};
 use super::args::{ConnectArgs, Face, TransportName};
 use super::link::Link;
 #[cfg(feature = "async")]
 use super::link::Runtime;
 
-/// A transport that is ready to be connected, in one face.
+/// A kind of transport in one face, ready to be connected.
 #[derive(Debug)]
 pub(crate) struct Backend {
     name: TransportName,
@@ -27,14 +31,14 @@ pub(crate) struct Backend {
     runtime: Option<Runtime>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     #[cfg(feature = "memory")]
     Memory(MemoryBroker),
     #[cfg(feature = "lapin")]
-    Lapin(LapinConfig),
+    Lapin(LapinConnector),
     #[cfg(feature = "amiquip")]
-    Amiquip(AmiquipConfig),
+    Amiquip(AmiquipConnector),
 }
 
 impl Backend {
@@ -80,56 +84,29 @@ impl Backend {
         self.face.as_str()
     }
 
-    /// A new connection.
-    pub(crate) fn connect(&self) -> Result<Link, Failure> {
-        match &self.kind {
-            #[cfg(feature = "memory")]
-            Kind::Memory(broker) => self.native(broker.connect()),
-            #[cfg(feature = "lapin")]
-            Kind::Lapin(config) => self.connect_lapin(config.clone()),
-            #[cfg(feature = "amiquip")]
-            Kind::Amiquip(config) => self.connect_amiquip(config.clone()),
-            #[cfg(not(any(feature = "memory", feature = "lapin", feature = "amiquip")))]
-            _ => match self.kind {},
-        }
-    }
-
-    #[cfg(feature = "memory")]
-    fn native<T: rpc_core::Transport + rpc_core::blocking::Transport>(
-        &self,
-        transport: T,
-    ) -> Result<Link, Failure> {
-        Ok(match self.runtime {
-            Some(runtime) => Link::of_async(transport, runtime),
-            None => Link::of_blocking(transport),
-        })
-    }
-
-    #[cfg(feature = "lapin")]
-    fn connect_lapin(&self, config: LapinConfig) -> Result<Link, Failure> {
-        let connect = || LapinTransport::connect(config);
-        match self.runtime {
-            Some(runtime) => {
-                let transport = runtime.block_on(connect()).map_err(Failure::Connect)?;
-                Ok(Link::of_async(transport, runtime))
-            }
-            None => {
-                let transport =
-                    rpc_core::adapt::BlockOn::with_runtime(connect).map_err(Failure::Connect)?;
-                Ok(Link::of_blocking(transport))
-            }
-        }
-    }
-
-    #[cfg(feature = "amiquip")]
-    fn connect_amiquip(&self, config: AmiquipConfig) -> Result<Link, Failure> {
-        let transport = AmiquipTransport::connect(config).map_err(Failure::Connect)?;
+    /// Where its transports come from. Connects nowhere yet.
+    pub(crate) fn link(&self) -> Link {
         #[cfg(feature = "async")]
         if let Some(runtime) = self.runtime {
-            let transport = rpc_core::adapt::Offload::new(transport).map_err(Failure::Connect)?;
-            return Ok(Link::of_async(transport, runtime));
+            return match self.kind.clone() {
+                #[cfg(feature = "memory")]
+                Kind::Memory(broker) => Link::of_async(broker, runtime),
+                #[cfg(feature = "lapin")]
+                Kind::Lapin(connector) => Link::of_async(connector, runtime),
+                #[cfg(feature = "amiquip")]
+                Kind::Amiquip(connector) => {
+                    Link::of_async(OffloadConnector::new(connector), runtime)
+                }
+            };
         }
-        Ok(Link::of_blocking(transport))
+        match self.kind.clone() {
+            #[cfg(feature = "memory")]
+            Kind::Memory(broker) => Link::of_blocking(broker),
+            #[cfg(feature = "lapin")]
+            Kind::Lapin(connector) => Link::of_blocking(BlockOnConnector::new(connector)),
+            #[cfg(feature = "amiquip")]
+            Kind::Amiquip(connector) => Link::of_blocking(connector),
+        }
     }
 }
 
@@ -143,31 +120,9 @@ impl Kind {
             #[cfg(feature = "memory")]
             TransportName::Memory => Ok(Self::Memory(MemoryBroker::new())),
             #[cfg(feature = "lapin")]
-            TransportName::Lapin => {
-                let url = broker_url(args)?;
-                Ok(Self::Lapin(
-                    LapinConfig::new(url.clone())
-                        .with_confirms(match args.confirm {
-                            Confirm::On => transport_lapin::Confirms::On,
-                            Confirm::Off => transport_lapin::Confirms::Off,
-                        })
-                        .with_connection_name(CONNECTION_NAME)
-                        .with_timeouts(timeouts(&url)),
-                ))
-            }
+            TransportName::Lapin => Ok(Self::Lapin(LapinConnector::new(endpoints(args)?))),
             #[cfg(feature = "amiquip")]
-            TransportName::Amiquip => {
-                let url = broker_url(args)?;
-                Ok(Self::Amiquip(
-                    AmiquipConfig::new(url.clone())
-                        .with_confirms(match args.confirm {
-                            Confirm::On => transport_amiquip::Confirms::On,
-                            Confirm::Off => transport_amiquip::Confirms::Off,
-                        })
-                        .with_connection_name(CONNECTION_NAME)
-                        .with_timeouts(timeouts(&url)),
-                ))
-            }
+            TransportName::Amiquip => Ok(Self::Amiquip(AmiquipConnector::new(endpoints(args)?))),
             #[allow(
                 unreachable_patterns,
                 reason = "with all transports built in nothing is left"
@@ -208,15 +163,35 @@ const fn native_face(name: TransportName) -> Face {
 const CONNECTION_NAME: &str = "fib-service";
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-fn broker_url(args: &ConnectArgs) -> Result<AmqpUrl, Failure> {
-    let url = args.url.expose().parse::<AmqpUrl>();
+fn endpoints(args: &ConnectArgs) -> Result<Endpoints, Failure> {
+    let mut configs = args.url.iter().map(|url| config(url, args.confirm));
+    let first = configs
+        .next()
+        .unwrap_or_else(|| Err(Failure::usage("`--url` or AMQP_URL is empty")))?;
+    configs.try_fold(Endpoints::new(first), |endpoints, config| {
+        Ok(endpoints.or(config?))
+    })
+}
+
+#[cfg(any(feature = "lapin", feature = "amiquip"))]
+fn config(url: &Url, confirm: Confirm) -> Result<AmqpConfig, Failure> {
+    let url = url.expose().parse::<AmqpUrl>();
     // The error does not quote what may be a part of the password.
-    url.map_err(|error| {
+    let url = url.map_err(|error| {
         Failure::usage(format!(
             "`--url` or AMQP_URL: {}",
             super::failure::chain(&error)
         ))
-    })
+    })?;
+    let timeouts = timeouts(&url);
+    let confirms = match confirm {
+        Confirm::On => Confirms::On,
+        Confirm::Off => Confirms::Off,
+    };
+    Ok(AmqpConfig::new(url)
+        .with_confirms(confirms)
+        .with_connection_name(CONNECTION_NAME)
+        .with_timeouts(timeouts))
 }
 
 /// Those of the URL, and otherwise so that whoever waits at a terminal soon knows.

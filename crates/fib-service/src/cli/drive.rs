@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use fib_service::{Index, METHOD};
-use rpc_core::{CallError, blocking};
+use rpc_core::{CallError, LinkState, blocking};
 use serde::{Serialize, Serializer};
 
 use super::Failure;
@@ -80,6 +80,15 @@ impl Client {
             #[cfg(feature = "async")]
             Self::Async(client, runtime) => runtime.block_on(client.call(METHOD, argument)),
             Self::Blocking(client) => client.call(METHOD, argument),
+        }
+    }
+
+    /// Whether it is connected.
+    pub(crate) fn state(&self) -> LinkState {
+        match self {
+            #[cfg(feature = "async")]
+            Self::Async(client, _) => client.link_state(),
+            Self::Blocking(client) => client.link_state(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The seam between the faces, on the serving side: a connection and a server, each in one of two
+//! The seam between the faces: where transports come from, and the server on them, each in one of two
 //! forms, with the same verbs, which block.
 //!
 //! The program itself is plain sequential code in both faces. On the async face the tasks of the
@@ -7,74 +7,61 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_core::{ClientOptions, DrainReport, Router, ServerOptions, TransportError, blocking};
+use rpc_core::{ClientOptions, DrainReport, LinkState, Router, ServerOptions, blocking};
 #[cfg(feature = "async")]
-use rpc_core::{Server, Transport};
+use rpc_core::{Connector, Server, Transport};
 
-#[cfg(feature = "async")]
 use super::Failure;
 use super::drive::Client;
 
-/// One connection, in one of the two faces.
+/// Where transports come from, in one of the two faces.
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
     #[cfg(feature = "async")]
-    Async(Arc<dyn Transport>, Runtime),
-    Blocking(Arc<dyn blocking::Transport>),
+    Async(Arc<dyn Connector<Transport = Arc<dyn Transport>>>, Runtime),
+    Blocking(Arc<dyn blocking::Connector<Transport = Arc<dyn blocking::Transport>>>),
 }
 
 impl Link {
     #[cfg(feature = "async")]
-    pub(crate) fn of_async(transport: impl Transport, runtime: Runtime) -> Self {
-        Self::Async(Arc::new(transport), runtime)
+    pub(crate) fn of_async(connector: impl Connector, runtime: Runtime) -> Self {
+        Self::Async(Arc::new(rpc_core::Erased::new(connector)), runtime)
     }
 
-    pub(crate) fn of_blocking(transport: impl blocking::Transport) -> Self {
-        Self::Blocking(Arc::new(transport))
+    pub(crate) fn of_blocking(connector: impl blocking::Connector) -> Self {
+        Self::Blocking(Arc::new(blocking::Erased::new(connector)))
     }
 
-    /// Begins to serve.
-    pub(crate) fn serve(
-        &self,
-        service: Router,
-        options: ServerOptions,
-    ) -> Result<Worker, TransportError> {
+    /// Begins to serve, as soon as there is a connection.
+    pub(crate) fn serve(&self, service: Router, options: ServerOptions) -> Result<Worker, Failure> {
         match self {
             #[cfg(feature = "async")]
-            Self::Async(transport, runtime) => {
-                let transport = Arc::clone(transport);
-                let server = runtime.block_on(Server::start(transport, service, options))?;
+            Self::Async(connector, runtime) => {
+                let _entered = runtime.enter();
+                let server = Server::connect(Arc::clone(connector), service, options);
                 Ok(Worker::Async(server, *runtime))
             }
-            Self::Blocking(transport) => {
-                let transport = Arc::clone(transport);
-                blocking::Server::start(transport, service, options).map(Worker::Blocking)
+            Self::Blocking(connector) => {
+                blocking::Server::connect(Arc::clone(connector), service, options)
+                    .map(Worker::Blocking)
+                    .map_err(Failure::Serve)
             }
         }
     }
 
-    /// A client with its reply address open.
-    pub(crate) fn client(&self, options: ClientOptions) -> Result<Client, TransportError> {
+    /// A client, which connects in the background.
+    pub(crate) fn client(&self, options: ClientOptions) -> Client {
         match self {
             #[cfg(feature = "async")]
-            Self::Async(transport, runtime) => {
-                let transport = Arc::clone(transport);
-                let client = runtime.block_on(rpc_core::Client::new(transport, options))?;
-                Ok(Client::Async(client, *runtime))
+            Self::Async(connector, runtime) => {
+                let _entered = runtime.enter();
+                let client = rpc_core::Client::connect(Arc::clone(connector), options);
+                Client::Async(client, *runtime)
             }
-            Self::Blocking(transport) => {
-                blocking::Client::new(Arc::clone(transport), options).map(Client::Blocking)
+            Self::Blocking(connector) => {
+                Client::Blocking(blocking::Client::connect(Arc::clone(connector), options))
             }
         }
-    }
-
-    /// Ends the connection. There is nothing that could be done about an error.
-    pub(crate) fn close(&self) {
-        let _ = match self {
-            #[cfg(feature = "async")]
-            Self::Async(transport, runtime) => runtime.block_on(transport.close()),
-            Self::Blocking(transport) => transport.close(),
-        };
     }
 }
 
@@ -87,18 +74,16 @@ pub(crate) enum Worker {
 }
 
 impl Worker {
-    /// Waits up to `limit` for the end of the requests, and says why they ended.
-    pub(crate) fn ended(&mut self, limit: Duration) -> Option<Result<(), TransportError>> {
+    /// Whether it is connected.
+    pub(crate) fn state(&self) -> LinkState {
         match self {
             #[cfg(feature = "async")]
-            Self::Async(server, runtime) => {
-                runtime.block_on(async { tokio::time::timeout(limit, server.ended()).await.ok() })
-            }
-            Self::Blocking(server) => server.ended(limit),
+            Self::Async(server, _) => server.link_state(),
+            Self::Blocking(server) => server.link_state(),
         }
     }
 
-    /// Takes no more requests, and waits up to `limit` for those that have begun.
+    /// Takes no more requests, waits up to `limit` for those that have begun, and disconnects.
     pub(crate) fn drain(self, limit: Duration) -> DrainReport {
         match self {
             #[cfg(feature = "async")]
@@ -127,6 +112,11 @@ impl Runtime {
 
     pub(crate) fn block_on<F: Future>(self, future: F) -> F::Output {
         self.0.block_on(future)
+    }
+
+    /// Makes it the runtime of this thread, for what is started here.
+    pub(crate) fn enter(self) -> tokio::runtime::EnterGuard<'static> {
+        self.0.enter()
     }
 
     pub(crate) fn spawn(self, future: impl Future<Output = ()> + Send + 'static) {

@@ -96,8 +96,9 @@ struct Run {
     given: AtomicU64,
     /// Set by a signal.
     stop: Arc<AtomicBool>,
-    /// Set when there is no connection to call over any more.
+    /// Set when there is no connection to call over any more, and calls are not to wait for one.
     lost: AtomicBool,
+    waits: bool,
     tally: Mutex<Tally>,
 }
 
@@ -128,6 +129,7 @@ impl Run {
             given: AtomicU64::new(0),
             stop,
             lost: AtomicBool::new(false),
+            waits: args.calls.wait_for_ready.is_on(),
             tally: Mutex::new(Tally::new()?),
             begun: Instant::now(),
         })
@@ -155,7 +157,7 @@ impl Run {
             // Given up by ourselves, so neither good nor bad.
             Err(CallError::Closed { .. }) if self.is_stopped() => {}
             Err(error) => {
-                if has_ended(&error) {
+                if !self.waits && has_ended(&error) {
                     self.lost.store(true, Ordering::Relaxed);
                 }
                 self.tally().failed(&error);
@@ -172,7 +174,7 @@ impl Run {
     }
 }
 
-/// Whether all further calls on this connection would fail, and at once.
+/// Whether further calls would fail at once, until there is another connection.
 fn has_ended(error: &CallError) -> bool {
     match error {
         CallError::ConnectionLost(_) | CallError::NotSent(_) => true,

@@ -2,14 +2,17 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use fib_service::ServiceOptions;
-use rpc_core::{DrainReport, ErrorKind, TransportError};
+use rpc_core::proto::link::needs_operator;
+use rpc_core::{DrainReport, LinkState, TransportError};
 
 use super::args::Serve;
 use super::backend::Backend;
+use super::failure::chain;
 use super::link::Worker;
 use super::output::say;
 use super::{Failure, session, signals};
@@ -17,23 +20,20 @@ use super::{Failure, session, signals};
 pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
     let stop = signals::stop()?;
     let backend = Backend::choose(&args.connect)?;
-    let link = backend.connect()?;
     let watch = if args.quiet {
         std::convert::identity
     } else {
         print_requests
     };
-    let mut worker = session::serve(&link, &args.connect, &args.service, watch)?;
+    let worker = session::serve(&backend.link(), args, watch)?;
     if backend.is_local() {
         eprintln!("note: `memory` stays in this process, so nobody can call this service");
     }
-    say(" [x] Awaiting RPC requests")?;
-    let end = wait(&mut worker, || stop.load(Ordering::Relaxed));
+    let end = wait(&worker, &stop, args.guarantees.once)?;
     if let End::Told = end {
         eprintln!("stopping: what has begun is finished first; a second signal stops at once");
     }
     let report = worker.drain(grace(&end));
-    link.close();
     say(Stopped(report))?;
     match end {
         End::Lost(cause) => Err(Failure::Serve(cause)),
@@ -59,30 +59,48 @@ enum End {
     Lost(TransportError),
 }
 
-fn wait(worker: &mut Worker, told: impl Fn() -> bool) -> End {
-    /// How long a signal may go unnoticed.
-    const GLANCE: Duration = Duration::from_millis(100);
-    loop {
-        if told() {
-            return End::Told;
-        }
-        match worker.ended(GLANCE) {
-            None => {}
-            Some(Err(cause)) => return End::Lost(cause),
-            Some(Ok(())) => {
-                let cause = TransportError::new(ErrorKind::Closed, "fib-service", "serve");
-                return End::Lost(cause.with_detail("there are no more requests to be had"));
+/// Watches the worker until it stops, and tells whoever looks at the terminal how it is connected.
+fn wait(worker: &Worker, stop: &AtomicBool, once: bool) -> Result<End, Failure> {
+    /// How long a change may go unnoticed.
+    const GLANCE: Duration = Duration::from_millis(50);
+    let (mut up, mut was_up, mut told) = (false, false, 0);
+    while !stop.load(Ordering::Relaxed) {
+        match worker.state() {
+            LinkState::Up(_) if !up => {
+                say(" [x] Awaiting RPC requests")?;
+                (up, was_up, told) = (true, true, 0);
             }
+            LinkState::Connecting {
+                failed,
+                cause: Some(cause),
+                ..
+            } => {
+                up = false;
+                // At the very start it is the command line that is wrong, more likely than not.
+                let hopeless = !was_up && needs_operator(cause.kind());
+                if once || hopeless {
+                    return Ok(End::Lost(cause));
+                }
+                // Once, and then whenever the number of attempts has doubled.
+                if failed >= told {
+                    eprintln!("not connected, trying again: {}", chain(&cause));
+                    told = (failed * 2).max(1);
+                }
+            }
+            LinkState::Lost(cause) => return Ok(End::Lost(cause)),
+            _ => {}
         }
+        thread::sleep(GLANCE);
     }
+    Ok(End::Told)
 }
 
 /// How long those requests may take that have begun.
 fn grace(end: &End) -> Duration {
     match end {
         // Their replies have nowhere to go, and they will be delivered again.
-        End::Lost(cause) if cause.kind() == ErrorKind::Closed => Duration::ZERO,
-        End::Lost(_) | End::Told => Duration::from_secs(30),
+        End::Lost(_) => Duration::ZERO,
+        End::Told => Duration::from_secs(30),
     }
 }
 

@@ -2,24 +2,26 @@
 //! serving it.
 
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use fib_service::{ServiceOptions, service};
+use fib_service::{METHOD, ServiceOptions, service};
 use rpc_core::codec::{Bincode, Json, Text};
-use rpc_core::{ClientOptions, DeliveryMode, ServerOptions};
+use rpc_core::proto::server::{Guarantee, MemoryDedup};
+use rpc_core::{ClientOptions, DeliveryMode, LinkState, Router, ServerOptions};
 
 use super::Failure;
-use super::args::{CallArgs, CodecName, ConnectArgs, QueueType, ServiceArgs};
+use super::args::{CallArgs, CodecName, ConnectArgs, QueueType, Serve, ServiceArgs, Switch};
 use super::backend::Backend;
 use super::drive::Client;
 use super::link::{Link, Worker};
 
-/// A client on its connection, and the service behind it if that is here.
+/// A client that is connected, and the service behind it if that is here.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
-    link: Link,
-    local: Option<(Worker, Link)>,
+    local: Option<Worker>,
 }
 
 impl Session {
@@ -32,10 +34,12 @@ impl Session {
         watch: impl FnOnce(ServiceOptions) -> ServiceOptions,
         open: usize,
     ) -> Result<Self, Failure> {
+        let link = backend.link();
         let local = if backend.is_local() {
-            let link = backend.connect()?;
-            let worker = serve(&link, connect, service, watch)?;
-            Some((worker, link))
+            let (router, slow) = fibonacci(service, watch);
+            let worker = link.serve(router, server_options(connect, service, slow))?;
+            wait_until_up(|| worker.state(), Switch::No, calls.timeout)?;
+            Some(worker)
         } else if service.is_empty() {
             None
         } else {
@@ -43,25 +47,17 @@ impl Session {
                 "the service does not run in this process: give its options to `serve`",
             ));
         };
-        let link = backend.connect()?;
-        let client = link
-            .client(client_options(connect, calls, open))
-            .map_err(Failure::Connect)?;
-        Ok(Self {
-            client,
-            link,
-            local,
-        })
+        let client = link.client(client_options(connect, calls, open));
+        wait_until_up(|| client.state(), calls.wait_for_ready, calls.timeout)?;
+        Ok(Self { client, local })
     }
 
     /// Says goodbye.
     pub(crate) fn close(self) {
         self.client.close();
-        self.link.close();
-        if let Some((worker, link)) = self.local {
+        if let Some(worker) = self.local {
             // Whoever called has its answers; what is still at work was given up.
             worker.drain(Duration::ZERO);
-            link.close();
         }
     }
 }
@@ -69,10 +65,33 @@ impl Session {
 /// Serves as the command line says; `watch` may add an observer.
 pub(crate) fn serve(
     link: &Link,
-    connect: &ConnectArgs,
-    args: &ServiceArgs,
+    args: &Serve,
     watch: impl FnOnce(ServiceOptions) -> ServiceOptions,
 ) -> Result<Worker, Failure> {
+    let (service, slow) = fibonacci(&args.service, watch);
+    let mut options = server_options(&args.connect, &args.service, slow);
+    if args.guarantees.at_most_once {
+        options.policy.guarantee = Guarantee::AtMostOnce;
+    }
+    if args.guarantees.dedup {
+        options.policy.dedup = Some(Arc::new(MemoryDedup::default()));
+    }
+    if args.connect.queue_type == QueueType::Quorum {
+        options = options
+            .with_quarantine(POISON_LIMIT)
+            .map_err(|error| Failure::usage(format!("`--queue`: {error}")))?;
+    }
+    link.serve(service, options)
+}
+
+/// How many workers a request may end after the first.
+const POISON_LIMIT: u32 = 3;
+
+/// The service, and whether it is slow.
+fn fibonacci(
+    args: &ServiceArgs,
+    watch: impl FnOnce(ServiceOptions) -> ServiceOptions,
+) -> (Router, bool) {
     let algorithm = args.algorithm.map(|name| name.algorithm());
     let delay = Duration::from_millis(args.delay_ms.unwrap_or(0));
     let options = watch(
@@ -80,9 +99,30 @@ pub(crate) fn serve(
             .with_algorithm(algorithm.unwrap_or_default())
             .with_delay(delay),
     );
-    let server_options = server_options(connect, args, options.is_slow());
-    link.serve(service(options), server_options)
-        .map_err(Failure::Serve)
+    let slow = options.is_slow();
+    (service(options), slow)
+}
+
+/// Waits for the first connection, at most for `limit`. Unless it is to `wait` for a broker that is
+/// not there, the first failure over all addresses is the end of it.
+fn wait_until_up(
+    state: impl Fn() -> LinkState,
+    wait: Switch,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match state() {
+            LinkState::Up(_) => return Ok(()),
+            LinkState::Connecting {
+                cause: Some(cause), ..
+            } if !wait.is_on() || Instant::now() >= deadline => {
+                return Err(Failure::Connect(cause));
+            }
+            LinkState::Lost(cause) => return Err(Failure::Connect(cause)),
+            _ => thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 fn server_options(connect: &ConnectArgs, args: &ServiceArgs, slow: bool) -> ServerOptions {
@@ -115,7 +155,13 @@ fn client_options(connect: &ConnectArgs, calls: &CallArgs, open: usize) -> Clien
         .with_limits(limits)
         .with_timeout(calls.timeout)
         .with_inbox(calls.reply.inbox())
-        .with_delivery_mode(delivery_mode);
+        .with_delivery_mode(delivery_mode)
+        .with_wait_for_ready(calls.wait_for_ready.is_on());
+    let options = if calls.retry.is_on() {
+        options.with_idempotent([METHOD])
+    } else {
+        options
+    };
     match calls.codec {
         CodecName::Text => options.with_codec(Text),
         CodecName::Json => options.with_codec(Json),

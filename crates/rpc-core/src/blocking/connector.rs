@@ -67,3 +67,27 @@ impl<F> fmt::Debug for ConnectWith<F> {
             .finish_non_exhaustive()
     }
 }
+
+/// A connector whose transports come as `Arc<dyn Transport>`, so that which one it is can be chosen at
+/// run time.
+#[derive(Clone, Debug)]
+pub struct Erased<C>(C);
+
+impl<C: Connector> Erased<C> {
+    /// Hides the kind of transport that `connector` makes.
+    pub const fn new(connector: C) -> Self {
+        Self(connector)
+    }
+}
+
+impl<C: Connector> Connector for Erased<C> {
+    type Transport = Arc<dyn Transport>;
+
+    fn endpoints(&self) -> usize {
+        self.0.endpoints()
+    }
+
+    fn connect(&self, endpoint: usize) -> Result<Arc<dyn Transport>, TransportError> {
+        Ok(Arc::new(self.0.connect(endpoint)?))
+    }
+}

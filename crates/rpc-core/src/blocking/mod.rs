@@ -18,7 +18,7 @@ use std::thread;
 use rpc_proto::ConsumerId;
 
 pub use self::client::Client;
-pub use self::connector::{ConnectWith, Connector};
+pub use self::connector::{ConnectWith, Connector, Erased};
 pub use self::server::Server;
 pub use self::transport::{Consumer, Transport};
 
