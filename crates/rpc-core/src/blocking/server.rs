@@ -68,16 +68,10 @@ impl<T: Transport, S: Service> Server<T, S> {
     }
 
     /// Begins to make transports and to serve on them, one after the other. Returns at once;
-    /// [`ready`](Self::ready) waits.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no thread left.
-    pub fn connect<C>(
-        connector: C,
-        service: S,
-        options: ServerOptions,
-    ) -> Result<Self, TransportError>
+    /// [`ready`](Self::ready) waits. Should the system have no thread left, it is closed from the
+    /// beginning.
+    #[must_use]
+    pub fn connect<C>(connector: C, service: S, options: ServerOptions) -> Self
     where
         C: Connector<Transport = T>,
     {
@@ -86,17 +80,14 @@ impl<T: Transport, S: Service> Server<T, S> {
 
     /// Like [`connect`](Self::connect), with a tokio runtime at hand for handlers that await its
     /// timers or sockets.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
     #[cfg(feature = "tokio")]
+    #[must_use]
     pub fn connect_with_runtime<C>(
         connector: C,
         service: S,
         options: ServerOptions,
         runtime: tokio::runtime::Handle,
-    ) -> Result<Self, TransportError>
+    ) -> Self
     where
         C: Connector<Transport = T>,
     {
@@ -119,15 +110,12 @@ impl<T: Transport, S: Service> Server<T, S> {
             let (cell, house) = (Arc::clone(&cell), Arc::clone(&house));
             move || occupy(&transport, stay, &cell, &*house)
         };
-        Self::live(&house, cell, concurrency, life)
+        let server = Self::of(&house, cell);
+        server.live(concurrency, life)?;
+        Ok(server)
     }
 
-    fn connect_in<C>(
-        connector: C,
-        service: S,
-        options: ServerOptions,
-        runtime: Runtime,
-    ) -> Result<Self, TransportError>
+    fn connect_in<C>(connector: C, service: S, options: ServerOptions, runtime: Runtime) -> Self
     where
         C: Connector<Transport = T>,
     {
@@ -142,49 +130,58 @@ impl<T: Transport, S: Service> Server<T, S> {
             let connector = Arc::new(connector);
             move || supervise(&connector, &cell, &house)
         };
-        Self::live(&house, cell, concurrency, life)
+        let server = Self::of(&house, cell);
+        if let Err(error) = server.live(concurrency, life) {
+            tracing::error!(%error, "a server could not be started");
+            server.cell.close();
+        }
+        server
+    }
+
+    fn of(house: &House<T, S>, cell: Arc<LinkCell>) -> Self {
+        Self {
+            worker: Arc::clone(&house.worker),
+            cell,
+        }
     }
 
     /// Starts the threads; one of them lives on one transport after the other.
     fn live(
-        house: &Arc<House<T, S>>,
-        cell: Arc<LinkCell>,
+        &self,
         concurrency: usize,
         life: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, TransportError> {
-        let worker = Arc::clone(&house.worker);
-        let server = Self { worker, cell };
-        let started = server.worker.start(concurrency).and_then(|()| {
-            server.worker.spawn("rpc-receiver", move |worker| {
+    ) -> Result<(), TransportError> {
+        let started = self.worker.start(concurrency).and_then(|()| {
+            self.worker.spawn("rpc-receiver", move |worker| {
                 life();
                 let ever = || deadline_after(Instant::now(), LONGEST_WAIT);
                 worker.wind_up(worker.progress.stopping().unwrap_or_else(ever));
                 worker.progress.over();
             })
         });
-        if let Err(error) = started {
+        if started.is_err() {
             // The threads that there are.
-            server.worker.wind_up(Instant::now());
-            return Err(error);
+            self.worker.wind_up(Instant::now());
+            self.worker.progress.over();
         }
-        Ok(server)
+        started
     }
 
-    /// Waits until requests can come, up to `limit`.
+    /// Waits until requests can come, at most this long.
     ///
     /// # Errors
     ///
-    /// How it stands then: still connecting, with the cause of the last failure, or ended for good.
-    pub fn ready(&self, limit: Duration) -> Result<(), LinkState> {
+    /// Why there is no connection.
+    pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let deadline = deadline_after(Instant::now(), limit);
-        match park::block_on_until(pin!(self.cell.until_up()), deadline) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(state)) => Err(state),
-            None => Err(self.cell.state()),
+        let up = park::block_on_until(pin!(self.cell.until_up()), deadline);
+        match self.cell.trouble() {
+            Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
+            _ => Ok(()),
         }
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection, and why not.
     #[must_use]
     pub fn link_state(&self) -> LinkState {
         self.cell.state()
@@ -260,7 +257,8 @@ fn house<T: Transport, S: Service>(
 ) -> Arc<House<T, S>> {
     let quarantine = options.quarantine_queue();
     let acceptor = Acceptor::new(options.policy);
-    let worker = Worker::new(service, acceptor, options.settle_timeout, runtime);
+    let observer = options.observer.0;
+    let worker = Worker::new(service, acceptor, options.settle_timeout, runtime, observer);
     Arc::new(House {
         worker: Arc::new(worker),
         queue: options.queue,

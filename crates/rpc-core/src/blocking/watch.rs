@@ -11,21 +11,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rpc_proto::server::{Acceptor, GivenUp, Running};
 use rpc_proto::{Address, LONGEST_WAIT, Message};
 
-use crate::server::Post;
+use crate::server::{GRACE, Origin, Post};
 
 /// The jobs that run, and when something is due for each.
-#[derive(Debug)]
 pub(super) struct Watch<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
 struct State<T> {
     sitting: HashMap<u64, Sitting<T>>,
     /// Seats whose job was taken away; those that were replaced hold the proof.
@@ -36,10 +34,9 @@ struct State<T> {
     closed: bool,
 }
 
-#[derive(Debug)]
 struct Sitting<T> {
     running: Running,
-    post: Arc<Post<T>>,
+    origin: Origin<T>,
     due: Instant,
 }
 
@@ -48,14 +45,13 @@ struct Sitting<T> {
 pub(super) struct Seat(u64);
 
 /// What is to be done for a job that still runs.
-#[derive(Debug)]
 pub(super) enum Due<T> {
     /// Publish this.
     Notice(Address, Message, Arc<Post<T>>),
     /// Finish the job in the place of its thread, which is replaced if there is a seat.
     Overtaken {
         running: Running,
-        post: Arc<Post<T>>,
+        origin: Origin<T>,
         replace: Option<Seat>,
     },
 }
@@ -83,12 +79,16 @@ impl<T> Watch<T> {
     }
 
     /// A thread begins with a job.
-    pub(super) fn sit(&self, running: Running, post: Arc<Post<T>>) -> Seat {
+    pub(super) fn sit(&self, running: Running, origin: Origin<T>) -> Seat {
         let due = first_due(&running);
         let mut state = self.lock();
         state.next += 1;
         let seat = state.next;
-        let sitting = Sitting { running, post, due };
+        let sitting = Sitting {
+            running,
+            origin,
+            due,
+        };
         state.sitting.insert(seat, sitting);
         let sooner = state.looks_at.is_none_or(|looks_at| due < looks_at);
         drop(state);
@@ -99,10 +99,10 @@ impl<T> Watch<T> {
     }
 
     /// The thread has come to the end of it.
-    pub(super) fn rise(&self, seat: &Seat) -> Result<Running, Overtaken> {
+    pub(super) fn rise(&self, seat: &Seat) -> Result<(Running, Origin<T>), Overtaken> {
         let mut state = self.lock();
         if let Some(sitting) = state.sitting.remove(&seat.0) {
-            return Ok(sitting.running);
+            return Ok((sitting.running, sitting.origin));
         }
         let given_up = state.overtaken.remove(&seat.0).flatten();
         Err(Overtaken {
@@ -154,13 +154,17 @@ impl<T> State<T> {
         let mut all = Vec::new();
         let mut overdue = Vec::new();
         for (&seat, sitting) in &mut self.sitting {
-            let Sitting { running, post, due } = sitting;
+            let Sitting {
+                running,
+                origin,
+                due,
+            } = sitting;
             if *due > now {
                 continue;
             }
             let deadline = running.deadline();
             if let Some((to, message)) = running.notice(now) {
-                all.push(Due::Notice(to, message, Arc::clone(post)));
+                all.push(Due::Notice(to, message, Arc::clone(&origin.post)));
             }
             if now < deadline {
                 *due = deadline;
@@ -172,7 +176,10 @@ impl<T> State<T> {
             }
         }
         for seat in overdue {
-            let Some(Sitting { running, post, .. }) = self.sitting.remove(&seat) else {
+            let Some(Sitting {
+                running, origin, ..
+            }) = self.sitting.remove(&seat)
+            else {
                 continue;
             };
             running.cancellation().cancel();
@@ -181,7 +188,7 @@ impl<T> State<T> {
             self.overtaken.insert(seat, given_up);
             all.push(Due::Overtaken {
                 running,
-                post,
+                origin,
                 replace,
             });
         }
@@ -195,7 +202,3 @@ fn first_due(running: &Running) -> Instant {
         .poll_notice()
         .map_or(deadline, |notice| notice.min(deadline))
 }
-
-/// How long after its deadline a handler is given up: one that awaits is stopped at it, and one that
-/// looks at its cancellation has a moment to come back.
-const GRACE: Duration = Duration::from_millis(50);

@@ -26,9 +26,10 @@ use super::line::Line;
 use super::progress::Progress;
 use super::watch::{Due, Seat, Watch};
 use crate::server::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Panicked, Post, Posts, catch_unwind, race, unix_ms,
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
+    unix_ms,
 };
-use crate::{Confirm, Fate, Service, Work, park};
+use crate::{Confirm, Fate, Observer, Service, Work, park};
 
 /// What the threads of one server share.
 pub(super) struct Worker<T, S> {
@@ -38,10 +39,11 @@ pub(super) struct Worker<T, S> {
     pub(super) at_work: AtWork,
     pub(super) progress: Arc<Progress>,
     /// What waits for a worker.
-    accepted: Line<(Task, Arc<Post<T>>)>,
+    accepted: Line<(Task, Origin<T>)>,
     /// What waits for its confirm.
     sent: Line<Sent<T>>,
     watch: Watch<T>,
+    observer: Option<Arc<dyn Observer>>,
     settle_timeout: Duration,
     runtime: Runtime,
 }
@@ -59,7 +61,7 @@ struct Sent<T> {
     confirm: Result<Confirm, TransportError>,
     until: Instant,
     then: Then,
-    post: Arc<Post<T>>,
+    origin: Origin<T>,
 }
 
 enum Then {
@@ -81,6 +83,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         acceptor: Acceptor,
         settle_timeout: Duration,
         runtime: Runtime,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         Self {
             service,
@@ -91,6 +94,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             accepted: Line::new(),
             sent: Line::new(),
             watch: Watch::new(),
+            observer,
             settle_timeout: settle_timeout.min(LONGEST_WAIT),
             runtime,
         }
@@ -127,6 +131,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Takes a delivery in, for a worker to answer.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.at_work.begin();
+        let origin = Origin::new(post, &delivery, self.observer.as_ref());
         let task = match intake.accept(delivery, Instant::now(), unix_ms()) {
             Accepted::Forward(forward) => Task::Forward(forward),
             Accepted::Job(job) => Task::Run(job),
@@ -134,16 +139,17 @@ impl<T: Transport, S: Service> Worker<T, S> {
             // Settled together with the one that runs.
             Accepted::Joined => return,
         };
-        if let Err((task, post)) = self.accepted.push((task, Arc::clone(post))) {
+        if let Err((task, origin)) = self.accepted.push((task, origin)) {
             // Nothing begins any more, so this is done at once.
-            self.work(task, &post);
+            self.work(task, origin);
         }
     }
 
     /// Hands back what came by this post and has not begun.
     pub(super) fn hand_back(self: &Arc<Self>, post: &Arc<Post<T>>) {
-        for (task, post) in self.accepted.take_out(|(_, of)| Arc::ptr_eq(of, post)) {
-            self.work(task, &post);
+        let of_post = |(_, origin): &(Task, Origin<T>)| Arc::ptr_eq(&origin.post, post);
+        for (task, origin) in self.accepted.take_out(of_post) {
+            self.work(task, origin);
         }
     }
 
@@ -151,8 +157,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn wind_up(self: &Arc<Self>, until: Instant) {
         self.acceptor.drain();
         self.accepted.close();
-        while let Some((task, post)) = self.accepted.try_pop() {
-            self.work(task, &post);
+        while let Some((task, origin)) = self.accepted.try_pop() {
+            self.work(task, origin);
         }
         park::block_on_until(pin!(self.at_work.idle()), until);
         self.sent.close();
@@ -161,53 +167,54 @@ impl<T: Transport, S: Service> Worker<T, S> {
 
     /// Answers requests until there are no more.
     fn serve(self: &Arc<Self>) {
-        while let Some((task, post)) = self.accepted.pop() {
-            if self.work(task, &post) == Place::Taken {
+        while let Some((task, origin)) = self.accepted.pop() {
+            if self.work(task, origin) == Place::Taken {
                 return;
             }
         }
     }
 
-    fn work(self: &Arc<Self>, task: Task, post: &Arc<Post<T>>) -> Place {
+    fn work(self: &Arc<Self>, task: Task, origin: Origin<T>) -> Place {
         match task {
-            Task::Run(job) => return self.begin(job, post),
-            Task::Settle(settlement) => self.settle(settlement, post),
+            Task::Run(job) => return self.begin(job, origin),
+            Task::Settle(settlement) => self.settle(settlement, origin),
             Task::Forward(forward) => {
                 let Forward { to, message, then } = *forward;
                 let until = deadline_after(Instant::now(), self.settle_timeout);
-                let confirm = post.transport.publish(&to, message, until);
-                self.await_confirm(confirm, until, Then::Forward(then), post);
+                let confirm = origin.post.transport.publish(&to, message, until);
+                self.await_confirm(confirm, until, Then::Forward(then), origin);
             }
         }
         Place::Mine
     }
 
-    fn begin(self: &Arc<Self>, job: Job, post: &Arc<Post<T>>) -> Place {
+    fn begin(self: &Arc<Self>, job: Job, origin: Origin<T>) -> Place {
         match job.begin(Instant::now()) {
-            Begun::Run(request, running) => return self.run(request, running, post),
+            Begun::Run(request, running) => return self.run(request, running, origin),
             Begun::AckFirst(token, then) => {
-                let acked = post.transport.ack(token);
+                let acked = origin.post.transport.ack(token);
                 match then.handle_ack(Instant::now(), acked.as_ref().map(|&()| ())) {
-                    Ok((request, running)) => return self.run(request, running, post),
+                    Ok((request, running)) => return self.run(request, running, origin),
                     Err(joined) => {
                         self.at_work.end();
                         self.settle_joined(joined);
                     }
                 }
             }
-            Begun::Settle(settlement) => self.settle(settlement, post),
+            Begun::Settle(settlement) => self.settle(settlement, origin),
             Begun::Joined => {}
         }
         Place::Mine
     }
 
-    fn run(self: &Arc<Self>, request: Request, running: Running, post: &Arc<Post<T>>) -> Place {
+    fn run(self: &Arc<Self>, request: Request, running: Running, mut origin: Origin<T>) -> Place {
+        origin.runs();
         let (deadline, cancellation) = (running.deadline(), running.cancellation().clone());
-        let seat = self.watch.sit(running, Arc::clone(post));
+        let seat = self.watch.sit(running, origin);
         let ending = self.call(request, deadline, &cancellation);
         match self.watch.rise(&seat) {
-            Ok(running) => {
-                self.finish(running, ending, post);
+            Ok((running, origin)) => {
+                self.finish(running, ending, origin);
                 Place::Mine
             }
             Err(overtaken) if overtaken.replaced => Place::Taken,
@@ -236,21 +243,25 @@ impl<T: Transport, S: Service> Worker<T, S> {
         answer.map_or_else(|Panicked| Ending::Panicked, Ending::Answered)
     }
 
-    fn finish(&self, running: Running, ending: Ending, post: &Arc<Post<T>>) {
+    fn finish(&self, running: Running, ending: Ending, origin: Origin<T>) {
         let Finished { settlement, joined } = running.finish(Instant::now(), ending);
-        self.settle(settlement, post);
+        self.settle(settlement, origin);
         self.settle_joined(joined);
     }
 
     /// Sends the reply on its way, or settles at once where there is none.
-    fn settle(&self, settlement: Settlement, post: &Arc<Post<T>>) {
+    fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
+        origin.answered(&settlement);
         match settlement {
             Settlement::Reply { to, message, then } => {
                 let until = deadline_after(Instant::now(), self.settle_timeout);
-                let confirm = self.posts.outlet(post).publish(&to, message, until);
-                self.await_confirm(confirm, until, Then::Reply(then), post);
+                let confirm = self.posts.outlet(&origin.post).publish(&to, message, until);
+                self.await_confirm(confirm, until, Then::Reply(then), origin);
             }
-            Settlement::Settle(verdict) => self.carry_out(verdict, post),
+            Settlement::Settle(verdict) => {
+                self.carry_out(verdict, &origin.post);
+                origin.settled();
+            }
         }
     }
 
@@ -258,7 +269,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     fn settle_joined(&self, joined: Vec<Settlement>) {
         for settlement in joined {
             match self.posts.of(settlement.consumer()) {
-                Some(post) => self.settle(settlement, &post),
+                Some(post) => self.settle(settlement, Origin::joined(post)),
                 // It went back with its transport.
                 None => self.at_work.end(),
             }
@@ -270,13 +281,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         confirm: Result<Confirm, TransportError>,
         until: Instant,
         then: Then,
-        post: &Arc<Post<T>>,
+        origin: Origin<T>,
     ) {
         let sent = Sent {
             confirm,
             until,
             then,
-            post: Arc::clone(post),
+            origin,
         };
         if let Err(sent) = self.sent.push(sent) {
             // The settler has gone: this comes after the end.
@@ -297,7 +308,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             confirm,
             until,
             then,
-            post,
+            origin,
         } = sent;
         let confirmed = confirm.and_then(|confirm| confirm.wait(until));
         if let Err(error) = &confirmed {
@@ -305,19 +316,24 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
         let confirmed = confirmed.as_ref().map(|&()| ());
         let verdict = match then {
-            Then::Reply(then) => then.handle_publish(confirmed),
+            Then::Reply(then) => {
+                let verdict = then.handle_publish(confirmed);
+                self.carry_out(verdict, &origin.post);
+                return origin.settled();
+            }
             Then::Forward(then) => match then.handle_publish(confirmed) {
                 Forwarded::Settle(verdict) => verdict,
-                Forwarded::Run(job) => return self.run_here(*job, post),
+                Forwarded::Run(job) => return self.run_here(*job, origin),
             },
         };
-        self.carry_out(verdict, &post);
+        // What is passed on is not done with.
+        self.carry_out(verdict, &origin.post);
     }
 
     /// A request that could not be passed on to quarantine waits for a worker like all others.
-    fn run_here(&self, job: Job, post: Arc<Post<T>>) {
-        if let Err((Task::Run(job), post)) = self.accepted.push((Task::Run(job), post)) {
-            self.settle(job.hand_back(Instant::now()), &post);
+    fn run_here(&self, job: Job, origin: Origin<T>) {
+        if let Err((Task::Run(job), origin)) = self.accepted.push((Task::Run(job), origin)) {
+            self.settle(job.hand_back(Instant::now()), origin);
         }
     }
 
@@ -349,23 +365,23 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     }
                     Due::Overtaken {
                         running,
-                        post,
+                        origin,
                         replace,
-                    } => self.overtake(running, &post, replace),
+                    } => self.overtake(running, origin, replace),
                 }
             }
         }
     }
 
     /// Answers for a thread that does not come back, and puts another one in its place.
-    fn overtake(self: &Arc<Self>, running: Running, post: &Arc<Post<T>>, replace: Option<Seat>) {
+    fn overtake(self: &Arc<Self>, running: Running, origin: Origin<T>, replace: Option<Seat>) {
         if let Some(seat) = replace
             && let Err(error) = self.spawn("rpc-worker", |worker| worker.serve())
         {
             tracing::error!(%error, "no thread for the place of a stuck handler");
             self.watch.keep(&seat);
         }
-        self.finish(running, Ending::TimedOut, post);
+        self.finish(running, Ending::TimedOut, origin);
     }
 }
 

@@ -58,6 +58,7 @@ impl<T: Transport, S: Service> Plan<T, S> {
             Acceptor::new(options.policy),
             options.concurrency.get(),
             options.settle_timeout,
+            options.observer.0.clone(),
         );
         let house = House {
             worker: Arc::new(worker),
@@ -130,21 +131,21 @@ impl<T: Transport, S: Service> Server<T, S> {
         plan.live(cell, life)
     }
 
-    /// Waits until requests can come, up to `limit`.
+    /// Waits until requests can come, at most this long.
     ///
     /// # Errors
     ///
-    /// How it stands then: still connecting, with the cause of the last failure, or ended for good.
-    pub async fn ready(&self, limit: Duration) -> Result<(), LinkState> {
+    /// Why there is no connection.
+    pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let deadline = deadline_after(Instant::now(), limit);
-        match timeout_at(deadline.into(), self.cell.until_up()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(state)) => Err(state),
-            Err(_) => Err(self.cell.state()),
+        let up = timeout_at(deadline.into(), self.cell.until_up()).await;
+        match self.cell.trouble() {
+            Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
+            _ => Ok(()),
         }
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection, and why not.
     #[must_use]
     pub fn link_state(&self) -> LinkState {
         self.cell.state()

@@ -10,8 +10,11 @@ mod house;
 mod options;
 mod panic;
 mod posts;
+mod told;
 #[cfg(feature = "tokio")]
 mod worker;
+
+use std::time::Duration;
 
 pub(crate) use self::at_work::AtWork;
 pub(crate) use self::clock::unix_ms;
@@ -20,11 +23,16 @@ pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
+pub(crate) use self::told::Origin;
 pub(crate) use crate::race::{First, race};
 
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.
-pub(crate) const CANCEL_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a notice may wait to be handed over: it is of use soon or not at all.
-pub(crate) const NOTICE_LIMIT: std::time::Duration = std::time::Duration::from_millis(200);
+pub(crate) const NOTICE_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long after its deadline a handler that cannot be stopped is given up: one that looks at its
+/// cancellation has a moment to come back.
+pub(crate) const GRACE: Duration = Duration::from_millis(50);

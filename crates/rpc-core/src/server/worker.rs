@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Panicked, Post, Posts, catch_unwind, race, unix_ms,
+    AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
+    race, unix_ms,
 };
-use crate::{Answer, Fate, Service, Transport, Work};
+use crate::{Answer, Fate, Observer, Service, Transport, Work};
 
 /// What the tasks of one server share.
 pub(super) struct Worker<T, S> {
@@ -32,6 +33,7 @@ pub(super) struct Worker<T, S> {
     pub(super) slots: Arc<Semaphore>,
     /// Bounded by the prefetch: the broker sends no more than that unsettled.
     jobs: Mutex<JoinSet<()>>,
+    observer: Option<Arc<dyn Observer>>,
     settle_timeout: Duration,
 }
 
@@ -41,6 +43,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         acceptor: Acceptor,
         concurrency: usize,
         settle_timeout: Duration,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Self {
         Self {
             service,
@@ -49,6 +52,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             at_work: AtWork::default(),
             slots: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
             jobs: Mutex::default(),
+            observer,
             settle_timeout: settle_timeout.min(LONGEST_WAIT),
         }
     }
@@ -56,15 +60,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Takes a delivery in, and does all that is to be done for it in a task of its own.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.at_work.begin();
+        let origin = Origin::new(post, &delivery, self.observer.as_ref());
         let accepted = intake.accept(delivery, Instant::now(), unix_ms());
-        let (worker, post) = (Arc::clone(self), Arc::clone(post));
+        let worker = Arc::clone(self);
         match accepted {
-            Accepted::Job(job) => self.spawn(async move { worker.work(job, &post).await }),
+            Accepted::Job(job) => self.spawn(async move { worker.work(job, origin).await }),
             Accepted::Settlement(settlement) => {
-                self.spawn(async move { worker.settle(settlement, &post).await });
+                self.spawn(async move { worker.settle(settlement, origin).await });
             }
             Accepted::Forward(forward) => {
-                self.spawn(async move { worker.forward(*forward, &post).await });
+                self.spawn(async move { worker.forward(*forward, origin).await });
             }
             // Settled together with the one that runs.
             Accepted::Joined => {}
@@ -77,17 +82,17 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Answers one request.
-    async fn work(self: &Arc<Self>, job: Job, post: &Arc<Post<T>>) {
+    async fn work(self: &Arc<Self>, job: Job, origin: Origin<T>) {
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-            return self.settle(job.hand_back(Instant::now()), post).await;
+            return self.settle(job.hand_back(Instant::now()), origin).await;
         };
         match job.begin(Instant::now()) {
-            Begun::Run(request, running) => self.run(request, running, slot, post).await,
+            Begun::Run(request, running) => self.run(request, running, slot, origin).await,
             Begun::AckFirst(token, then) => {
-                let acked = self.bounded("ack", post.transport.ack(token)).await;
+                let acked = self.bounded("ack", origin.post.transport.ack(token)).await;
                 let acked = acked.as_ref().map(|&()| ());
                 match then.handle_ack(Instant::now(), acked) {
-                    Ok((request, running)) => self.run(request, running, slot, post).await,
+                    Ok((request, running)) => self.run(request, running, slot, origin).await,
                     Err(joined) => {
                         self.at_work.end();
                         self.settle_joined(joined);
@@ -96,7 +101,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             }
             Begun::Settle(settlement) => {
                 drop(slot);
-                self.settle(settlement, post).await;
+                self.settle(settlement, origin).await;
             }
             Begun::Joined => {}
         }
@@ -107,9 +112,11 @@ impl<T: Transport, S: Service> Worker<T, S> {
         request: Request,
         mut running: Running,
         slot: OwnedSemaphorePermit,
-        post: &Arc<Post<T>>,
+        mut origin: Origin<T>,
     ) {
         let mut slot = Some(slot);
+        origin.runs();
+        let post = &origin.post;
         let ending = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ending::Answered(answer),
             Ok(Work::Async(work)) => {
@@ -128,7 +135,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         drop(slot);
         let Finished { settlement, joined } = running.finish(Instant::now(), ending);
         self.settle_joined(joined);
-        self.settle(settlement, post).await;
+        self.settle(settlement, origin).await;
     }
 
     /// Waits for work, tells its caller when it has run for a while, and looks at the clock.
@@ -197,12 +204,18 @@ impl<T: Transport, S: Service> Worker<T, S> {
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
         };
         let mut thread = tokio::task::spawn_blocking(run);
-        match self.watch(&mut thread, running, post, false).await {
+        let mut waited = self.watch(&mut thread, running, post, false).await;
+        if matches!(waited, Waited::TimedOut) {
+            running.cancellation().cancel();
+            if let Ok(ending) = timeout(GRACE, &mut thread).await {
+                waited = Waited::Ended(ending);
+            }
+        }
+        match waited {
             // Panics are caught inside; the error is a runtime that shuts down, and the work with it.
             Waited::Ended(ending) => ending.unwrap_or(Ending::Panicked),
             Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
             Waited::Cancelled | Waited::TimedOut => {
-                running.cancellation().cancel();
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
                 tokio::spawn(async move {
@@ -215,15 +228,15 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Passes a request on to quarantine, or runs it here if that cannot be.
-    async fn forward(self: &Arc<Self>, forward: Forward, post: &Arc<Post<T>>) {
+    async fn forward(self: &Arc<Self>, forward: Forward, origin: Origin<T>) {
         let Forward { to, message, then } = forward;
-        let sent = self.send(&post.transport, &to, message).await;
+        let sent = self.send(&origin.post.transport, &to, message).await;
         if let Err(error) = &sent {
             tracing::debug!(%error, "a request could not be passed on to quarantine");
         }
         match then.handle_publish(sent.as_ref().map(|&()| ())) {
-            Forwarded::Settle(verdict) => self.carry_out(verdict, post).await,
-            Forwarded::Run(job) => self.work(*job, post).await,
+            Forwarded::Settle(verdict) => self.carry_out(verdict, &origin.post).await,
+            Forwarded::Run(job) => self.work(*job, origin).await,
         }
     }
 
@@ -233,7 +246,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
             match self.posts.of(settlement.consumer()) {
                 Some(post) => {
                     let worker = Arc::clone(self);
-                    self.spawn(async move { worker.settle(settlement, &post).await });
+                    let origin = Origin::joined(post);
+                    self.spawn(async move { worker.settle(settlement, origin).await });
                 }
                 // It went back with its transport.
                 None => self.at_work.end(),
@@ -242,10 +256,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Reply, confirm, acknowledge, in this order.
-    async fn settle(&self, settlement: Settlement, post: &Arc<Post<T>>) {
+    async fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
+        origin.answered(&settlement);
         let verdict = match settlement {
             Settlement::Reply { to, message, then } => {
-                let sent = self.send(&self.posts.outlet(post), &to, message).await;
+                let sent = self
+                    .send(&self.posts.outlet(&origin.post), &to, message)
+                    .await;
                 if let Err(error) = &sent {
                     tracing::debug!(%error, "a reply could not be delivered");
                 }
@@ -253,7 +270,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
             }
             Settlement::Settle(verdict) => verdict,
         };
-        self.carry_out(verdict, post).await;
+        self.carry_out(verdict, &origin.post).await;
+        origin.settled();
     }
 
     async fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {

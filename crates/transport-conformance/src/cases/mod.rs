@@ -9,6 +9,7 @@ mod hostile;
 mod inbox;
 mod lifecycle;
 mod limits;
+mod promises;
 mod publish;
 mod queues;
 mod settle;
@@ -138,6 +139,15 @@ macro_rules! __with_cases {
                     a_reply_that_nobody_can_receive_is_done_with,
                     a_forged_direct_reply_address_costs_no_worker,
                     a_stale_request_does_not_run,
+                }
+                promises {
+                    a_caller_that_gives_up_stops_its_handler,
+                    at_most_once_acknowledges_before_it_runs,
+                    a_repeated_request_is_answered_and_does_not_run_again,
+                    a_request_that_goes_in_circles_comes_to_an_end,
+                    a_stuck_handler_costs_no_place,
+                    a_handler_knows_what_it_works_on,
+                    a_suspect_runs_in_quarantine_and_a_poison_is_given_up,
                 }
                 workers {
                     two_workers_share,
