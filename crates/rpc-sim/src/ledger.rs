@@ -43,6 +43,8 @@ pub(crate) struct Attempt {
     pub(crate) answered: bool,
     /// How often the request was handed on to the quarantine queue.
     pub(crate) forwarded: usize,
+    /// How often of these the broker did not answer for it: it ran where it was.
+    pub(crate) disowned: usize,
     /// The broker or its crash took the request away.
     pub(crate) gone: Option<&'static str>,
     pub(crate) dead_lettered: bool,
@@ -196,6 +198,7 @@ impl Ledger {
             redeliveries: 0,
             answered: false,
             forwarded: 0,
+            disowned: 0,
             gone: None,
             dead_lettered: false,
         });
@@ -290,10 +293,11 @@ impl Ledger {
         }
     }
 
-    /// A request is in the quarantine queue.
-    pub(crate) fn quarantined(&mut self, message: &Message) {
+    /// A request is in the quarantine queue, whether or not the broker will say so.
+    pub(crate) fn quarantined(&mut self, message: &Message, confirmed: bool) {
         if let Some(attempt) = self.attempt_of(message) {
             attempt.forwarded += 1;
+            attempt.disowned += usize::from(!confirmed);
         }
     }
 

@@ -107,12 +107,14 @@ impl World {
                 conn,
                 tag,
                 serial,
+                ok,
                 broker_life,
             } => {
                 let confirmed = Confirmed {
                     conn,
                     tag,
                     serial,
+                    ok,
                     broker_life,
                 };
                 self.broker.confirm(&mut self.wire, confirmed);

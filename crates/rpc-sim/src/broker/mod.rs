@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use rpc_proto::{Message, ShortString};
+use rpc_proto::{HeaderValue, Message, ShortString, wire as form};
 
 pub(crate) use self::queue::{Entry, Queue};
 use crate::conn::{ConnId, Declare, Deliver, Down, LANES, Lane, Open, Opened, Up};
@@ -191,11 +191,14 @@ impl Broker {
         }
         let is_inbox = queue.exclusive.is_some();
         let synced = queue.declare.durable;
-        let twice = is_inbox && {
-            let healed = wire.healed;
-            let mix = wire.mix;
-            mix.strikes(wire.rng(), Fault::DuplicateReply, 60) && !healed
+        let twice = is_inbox && strikes(wire, Fault::DuplicateReply, 60);
+        let foreign = is_inbox && strikes(wire, Fault::ForeignReply, 200);
+        let foreign = if foreign {
+            foreign_status(message, wire.rng().below(4))
+        } else {
+            None
         };
+        let message = foreign.as_ref().unwrap_or(message);
         let serial = self.next_serial;
         self.next_serial += 1;
         queue.push(serial, Rc::clone(message), wire.now);
@@ -210,16 +213,18 @@ impl Broker {
                 queue.push(serial, Rc::clone(message), wire.now);
             }
         }
-        if *to == QUARANTINE {
-            ledger.quarantined(message);
-        }
         if synced {
             self.unconfirmed.insert(serial);
             let wait = wire.rng().heavy(2 * MS);
+            let ok = !strikes(wire, Fault::Nack, 40);
+            if *to == QUARANTINE {
+                ledger.quarantined(message, ok);
+            }
             let event = Event::Confirm {
                 conn: id,
                 tag,
                 serial,
+                ok,
                 broker_life: self.life,
             };
             wire.after(wait, event);
@@ -236,7 +241,7 @@ impl Broker {
         }
         self.unconfirmed.remove(&at.serial);
         if wire.conn(at.conn).open_there[Lane::Publish as usize] {
-            let (tag, ok) = (at.tag, true);
+            let (tag, ok) = (at.tag, at.ok);
             wire.send_down(at.conn, Lane::Publish, Down::Confirm { tag, ok });
         }
     }
@@ -410,7 +415,32 @@ pub(crate) struct Confirmed {
     pub(crate) conn: ConnId,
     pub(crate) tag: u64,
     pub(crate) serial: u64,
+    pub(crate) ok: bool,
     pub(crate) broker_life: u32,
+}
+
+/// Whether a fault happens at this occasion.
+fn strikes(wire: &mut Wire, fault: Fault, per_mille: u64) -> bool {
+    let mix = wire.mix;
+    mix.strikes(wire.rng(), fault, per_mille) && !wire.healed
+}
+
+/// The same error of a handler, as a peer says it that has its own idea of statuses; nothing for any
+/// other message.
+fn foreign_status(message: &Message, kind: u64) -> Option<Rc<Message>> {
+    let origin = message.headers.get(form::ORIGIN)?.as_text()?;
+    if origin != "handler" {
+        return None;
+    }
+    let mut foreign = message.clone();
+    let status = match kind {
+        0 => HeaderValue::Int(99),
+        1 => HeaderValue::Int(-3),
+        2 => HeaderValue::from("no number"),
+        _ => HeaderValue::from(" 11 "),
+    };
+    foreign.headers.insert(form::STATUS, status).ok()?;
+    Some(Rc::new(foreign))
 }
 
 /// One that nobody can guess, and that says in the trace whose it is.

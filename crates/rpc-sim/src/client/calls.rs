@@ -39,7 +39,13 @@ impl Client {
             .wait_for_ready(plan.wait_for_ready)
             .hops(plan.hops);
         let stage = Stage::Waiting;
-        self.open.insert(call, OpenCall { attempts, stage });
+        let generation = self.home.generation;
+        let open = OpenCall {
+            attempts,
+            generation,
+            stage,
+        };
+        self.open.insert(call, open);
         self.attempt(wire, ledger, setting, call);
         self.go_on(wire, ledger, setting);
     }
@@ -67,6 +73,7 @@ impl Client {
             Err(error) => self.outcome(wire, ledger, setting, call, Err(error)),
             Ok(message) => {
                 open.stage = Stage::Running(id);
+                open.generation = self.home.generation;
                 wire.trace("attempt", [call as u64, self.number as u64, 0]);
                 ledger.attempt(call, &message);
                 self.hand_over(wire, setting, call, id, message);
@@ -131,6 +138,13 @@ impl Client {
             && sent
         {
             ledger.attempt_failed(call, failure);
+        }
+        if matches!(result, Err(CallError::ConnectionLost(_)))
+            && open.generation == self.home.generation
+            && self.home.is_up()
+        {
+            let detail = "ended as lost with its connection, which lives";
+            ledger.breach(Rule::LostIsLost, Some(call), detail);
         }
         if let Err(error) = &result {
             let (certainty, code) = (error.certainty() as u64, error.code().number());

@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rpc_proto::client::{Attempts, Budget, Calls, Limits, RetryPolicy};
+use rpc_proto::link::Generation;
 use rpc_proto::{CallId, Message};
 
 use crate::conn::{ConnId, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
-use crate::peer::News;
+use crate::peer::{News, closed};
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::time::Micros;
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     open: BTreeMap<usize, OpenCall>,
     /// Requests that wait for the broker to take messages again.
     held: Vec<(CallId, Message, Micros)>,
+    /// The generation that has ended last.
+    ended: Option<Generation>,
     rng: Rng,
     armed: Micros,
     /// When the process last went on after a pause.
@@ -44,6 +47,8 @@ pub(crate) struct Client {
 #[derive(Debug)]
 struct OpenCall {
     attempts: Attempts,
+    /// Of the last attempt.
+    generation: Generation,
     stage: Stage,
 }
 
@@ -77,6 +82,7 @@ impl Client {
             budget: Budget::new(&policy),
             open: BTreeMap::new(),
             held: Vec::new(),
+            ended: None,
             rng: Rng::new(seed, 7),
             armed: 0,
             resumed: 0,
@@ -98,6 +104,11 @@ impl Client {
                     self.calls.handle_connect(self.home.generation, inbox);
                 }
                 self.arrive(wire, ledger, setting);
+                // Somebody notices only now that the connection before has ended.
+                let late = self.rng.chance(200);
+                if let Some(earlier) = self.ended.take().filter(|_| late) {
+                    self.calls.handle_disconnect(earlier, closed("receive"));
+                }
             }
             Arrival::News(news) => self.news(wire, news),
             Arrival::Nothing => {}
@@ -173,6 +184,7 @@ impl Client {
             }
             News::Ended(cause, ids) => {
                 self.held.clear();
+                self.ended = Some(generation);
                 // The end of the inbox and the ends of the publishes come in any order.
                 if self.rng.chance(500) {
                     self.calls.handle_disconnect(generation, cause.clone());

@@ -72,6 +72,8 @@ enum Drain {
 struct Origin {
     correlation_id: Option<ShortString>,
     redelivered: bool,
+    /// It is one of those that were answered together with another; which, only the machine knows.
+    joined: bool,
 }
 
 /// A handler that runs.
@@ -326,6 +328,7 @@ impl Worker {
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
             redelivered: deliver.redelivered,
+            joined: false,
         };
         let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
         match intake.accept(delivery, wire.instant(), unix_ms) {

@@ -117,7 +117,8 @@ impl Worker {
                 };
                 if hopeless {
                     ledger.unanswerable(origin.correlation_id.as_ref());
-                    if matches!(verdict, Verdict::Requeue(_)) {
+                    let certain = kind != Some(ErrorKind::Timeout) || !origin.joined;
+                    if matches!(verdict, Verdict::Requeue(_)) && certain {
                         let call = ledger.find(origin.correlation_id.as_ref());
                         let detail = format!("requeued, and its reply failed with {kind:?}");
                         ledger.breach(Rule::RequeueEnds, call.map(|(call, _)| call), detail);

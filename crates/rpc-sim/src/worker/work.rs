@@ -200,11 +200,11 @@ impl Worker {
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
         self.settle(wire, ledger, setting, settlement, work.origin.clone());
         for settlement in joined {
-            // Which deliveries these are only the machine knows: their replies say whose, and they
-            // may be repeated ones.
+            // Their replies say whose they are, and they may be repeated ones.
             let origin = Origin {
                 correlation_id: None,
                 redelivered: true,
+                joined: true,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }
