@@ -34,7 +34,6 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) at: Micros,
-    pub(crate) correlation_id: ShortString,
     pub(crate) message_id: Option<ShortString>,
     pub(crate) ended: Option<Failure>,
     pub(crate) deliveries: u32,
@@ -71,7 +70,6 @@ pub(crate) struct Execution {
     pub(crate) attempt: usize,
     pub(crate) worker: usize,
     pub(crate) message_id: Option<ShortString>,
-    pub(crate) redelivered: bool,
     /// Which life of the worker.
     pub(crate) life: u32,
     /// When it ended, and whether it had run to an end of its own.
@@ -188,10 +186,9 @@ impl Ledger {
             return self.breach(Rule::Attempts, Some(call), "without a correlation id");
         };
         let place = self.calls[call].attempts.len();
-        let known = self.attempts.insert(correlation_id.clone(), (call, place));
+        let known = self.attempts.insert(correlation_id, (call, place));
         self.calls[call].attempts.push(Attempt {
             at: self.now,
-            correlation_id,
             message_id: message.message_id.clone(),
             ended: None,
             deliveries: 0,
@@ -248,7 +245,6 @@ impl Ledger {
             attempt,
             worker: message.worker,
             message_id: message.message_id.cloned(),
-            redelivered: message.redelivered,
             life: message.life,
             finished: None,
         });
@@ -362,7 +358,6 @@ pub(crate) struct Started<'a> {
     pub(crate) message_id: Option<&'a ShortString>,
     pub(crate) worker: usize,
     pub(crate) life: u32,
-    pub(crate) redelivered: bool,
 }
 
 /// How much later than its deadline a call may end: timers here are exact.

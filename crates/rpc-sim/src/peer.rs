@@ -136,7 +136,7 @@ impl<K> Peer<K> {
             Down::Cancelled { consumer } => self
                 .place(consumer)
                 .map_or(News::Nothing, |_| News::Cancelled),
-            Down::CancelOk { .. } => News::CancelOk,
+            Down::CancelOk => News::CancelOk,
             Down::Blocked(blocked) => {
                 self.blocked = blocked;
                 if blocked {

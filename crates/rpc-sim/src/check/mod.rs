@@ -68,7 +68,7 @@ fn outdated(setting: &Setting, call: &Call) -> bool {
     };
     let (clients, workers) = setting.skew.split_at(setting.clients);
     let ahead = workers.iter().max().zip(clients.iter().min());
-    ["EXPIRED", "SHED"].contains(&reason.as_str())
+    ["EXPIRED", "HANDLER_TIMED_OUT", "SHED"].contains(&reason.as_str())
         && ahead.is_some_and(|(worker, client)| worker - client > 2_000)
 }
 

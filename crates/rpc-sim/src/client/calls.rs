@@ -47,7 +47,7 @@ impl Client {
         };
         self.open.insert(call, open);
         self.attempt(wire, ledger, setting, call);
-        self.go_on(wire, ledger, setting);
+        self.go_on(wire, ledger);
     }
 
     fn attempt(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, call: usize) {
@@ -70,7 +70,7 @@ impl Client {
             method: None,
         };
         match self.calls.start(wire.instant(), request, attempt, call) {
-            Err(error) => self.outcome(wire, ledger, setting, call, Err(error)),
+            Err(error) => self.outcome(wire, ledger, call, Err(error)),
             Ok(message) => {
                 open.stage = Stage::Running(id);
                 open.generation = self.home.generation;
@@ -113,9 +113,9 @@ impl Client {
     }
 
     /// Passes on what has ended.
-    pub(super) fn tell(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
+    pub(super) fn tell(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
         while let Some(Ended { result, waiter }) = self.calls.poll_ended() {
-            self.outcome(wire, ledger, setting, waiter, result);
+            self.outcome(wire, ledger, waiter, result);
         }
     }
 
@@ -124,7 +124,6 @@ impl Client {
         &mut self,
         wire: &mut Wire,
         ledger: &mut Ledger,
-        setting: &Setting,
         call: usize,
         result: Result<Reply, CallError>,
     ) {

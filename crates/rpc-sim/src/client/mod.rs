@@ -113,7 +113,7 @@ impl Client {
             Arrival::News(news) => self.news(wire, news),
             Arrival::Nothing => {}
         }
-        self.go_on(wire, ledger, setting);
+        self.go_on(wire, ledger);
     }
 
     pub(crate) fn wake(
@@ -133,12 +133,12 @@ impl Client {
             Wake::Retry(call) => self.retry(wire, ledger, setting, call),
             Wake::Handler(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
         }
-        self.go_on(wire, ledger, setting);
+        self.go_on(wire, ledger);
     }
 
     /// After a start, after a pause, and after everything that happens.
-    pub(crate) fn go_on(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.tell(wire, ledger, setting);
+    pub(crate) fn go_on(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        self.tell(wire, ledger);
         self.send_cancels(wire);
         let dial = self.home.poll(wire, Open::default);
         let calls = self

@@ -3,22 +3,22 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
 //! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod options;
 mod settle;
 mod watch;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Admission, AfterForward, AfterReply, Guarantee, Intake, Job,
-    Lane as Source, MemoryDedup, Policy, Quarantine, Running,
+    Accepted, Acceptor, AfterForward, AfterReply, Intake, Job, Lane as Source, Running,
 };
 use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
 
+use self::options::{policy, topology};
 use self::watch::Watch;
 pub(crate) use self::watch::answer;
-use crate::conn::{ConnId, Declare, Deliver, Down, Open, Owner};
+use crate::conn::{ConnId, Deliver, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
@@ -370,48 +370,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn policy(setting: &Setting) -> Policy {
-    let mut policy = Policy::new(QUEUE);
-    policy.guarantee = if setting.at_most_once {
-        Guarantee::AtMostOnce
-    } else {
-        Guarantee::AtLeastOnce
-    };
-    policy.admission = setting.admission.then(Admission::default);
-    if setting.dedup {
-        policy.dedup = Some(Arc::new(MemoryDedup::default()));
-    }
-    policy.quarantine = setting
-        .quarantine
-        .map(|limit| Quarantine::new(QUARANTINE, limit));
-    policy
-}
-
-fn topology(setting: &Setting) -> Open {
-    let work = Declare {
-        durable: setting.durable,
-        auto_delete: !setting.durable,
-        counts: setting.quorum,
-        max_length: setting.max_length,
-        dead_letter: setting.durable.then_some(DEAD),
-        ..Declare::durable(QUEUE)
-    };
-    let quarantine = Declare {
-        counts: setting.quorum,
-        dead_letter: Some(DEAD),
-        ..Declare::durable(QUARANTINE)
-    };
-    let mut open = Open {
-        declare: vec![work, Declare::durable(DEAD)],
-        consume: vec![(QUEUE, setting.prefetch)],
-    };
-    if setting.quarantine.is_some() {
-        open.declare.push(quarantine);
-        open.consume.push((QUARANTINE, 1));
-    }
-    open
 }
 
 const DRAIN_LIMIT: Micros = 3_000 * MS;

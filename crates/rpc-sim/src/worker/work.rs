@@ -74,7 +74,7 @@ impl Worker {
             let detail = format!("worker {} began after its drain", self.number);
             ledger.breach(Rule::DrainBeginsNothing, Some(call), detail);
         }
-        if setting.at_most_once && !acked.is_some_and(|acked| acked.is_ok()) {
+        if setting.at_most_once && acked.is_none_or(|acked| acked.is_err()) {
             let detail = "it ran, and was not acknowledged before";
             ledger.breach(Rule::AtMostOnce, Some(call), detail);
         }
@@ -86,7 +86,6 @@ impl Worker {
             message_id: request.message_id.as_ref(),
             worker: self.number,
             life: self.home.owner.life,
-            redelivered: request.redelivered,
         });
         let (plan, takes) = match setting.work(call) {
             None => (Planned::Answer(call), MS),
