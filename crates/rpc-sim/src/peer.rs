@@ -72,6 +72,15 @@ impl<K> Peer<K> {
         Ok(tag)
     }
 
+    /// Hands a message over of which nobody wants to know what becomes.
+    pub(crate) fn publish_unasked(&mut self, wire: &mut Wire, to: &Address, message: Message) {
+        if self.open {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            wire.publish(self.conn, tag, to.routing_key().clone(), message);
+        }
+    }
+
     /// Stops waiting for a verdict.
     pub(crate) fn forget(&mut self, tag: u64) -> Option<K> {
         self.confirms.remove(&tag).map(|(key, _)| key)

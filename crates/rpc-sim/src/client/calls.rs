@@ -127,6 +127,8 @@ impl Client {
         call: usize,
         result: Result<Reply, CallError>,
     ) {
+        let waits = |open: &&OpenCall| !matches!(open.stage, Stage::Running(_));
+        let waiting = self.open.values().filter(waits).count();
         let Some(open) = self.open.get_mut(&call) else {
             let detail = "an attempt ended of a call that had ended before";
             return ledger.breach(Rule::EndsOnce, Some(call), detail);
@@ -152,6 +154,11 @@ impl Client {
         let now = wire.instant();
         match open.attempts.handle_outcome(now, &self.budget, result) {
             Next::Done(result) => return self.end(wire, ledger, call, result),
+            // Too many wait already.
+            _ if waiting >= self.max_waiting => {
+                let error = open.attempts.give_up();
+                return self.end(wire, ledger, call, Err(error));
+            }
             Next::RetryAt(at) => {
                 open.stage = Stage::Waiting;
                 let at = wire.clock.micros(at);
@@ -225,14 +232,12 @@ impl Client {
     /// Tells workers that nobody awaits their replies any more.
     pub(super) fn send_cancels(&mut self, wire: &mut Wire) {
         while let Some((to, message)) = self.calls.poll_cancel() {
-            let Some(peer) = &mut self.home.peer else {
+            // Nor would it arrive while it is of use.
+            let Some(peer) = self.home.peer.as_mut().filter(|peer| !peer.blocked) else {
                 continue;
             };
             wire.trace("client.cancel", [self.number as u64, 0, 0]);
-            let id = CallId::from_bits(0);
-            if let Ok(tag) = peer.publish(wire, &to, message, id) {
-                peer.forget(tag);
-            }
+            peer.publish_unasked(wire, &to, message);
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) struct Client {
     calls: Calls<usize>,
     policy: RetryPolicy,
     budget: Budget,
+    max_waiting: usize,
     /// Calls that have not ended, by their numbers in the world.
     open: BTreeMap<usize, OpenCall>,
     /// Requests that wait for the broker to take messages again.
@@ -76,10 +77,11 @@ impl Client {
         ledger.fresh_budget(owner.process.0);
         Self {
             number: owner.process.0,
-            home: Home::new(wire, owner, seed),
+            home: Home::new(wire, owner, seed, true),
             calls: Calls::new(limits),
             policy,
             budget: Budget::new(&policy),
+            max_waiting: setting.max_in_flight,
             open: BTreeMap::new(),
             held: Vec::new(),
             ended: None,
@@ -97,22 +99,8 @@ impl Client {
         setting: &Setting,
         (conn, frame): (ConnId, Down),
     ) {
-        match self.home.handle(wire, conn, frame) {
-            Arrival::Up => {
-                if let Some(peer) = &self.home.peer {
-                    let inbox = peer.inbox.clone();
-                    self.calls.handle_connect(self.home.generation, inbox);
-                }
-                self.arrive(wire, ledger, setting);
-                // Somebody notices only now that the connection before has ended.
-                let late = self.rng.chance(200);
-                if let Some(earlier) = self.ended.take().filter(|_| late) {
-                    self.calls.handle_disconnect(earlier, closed("receive"));
-                }
-            }
-            Arrival::News(news) => self.news(wire, news),
-            Arrival::Nothing => {}
-        }
+        let arrival = self.home.handle(wire, conn, frame);
+        self.arrival(wire, ledger, setting, arrival);
         self.go_on(wire, ledger);
     }
 
@@ -128,7 +116,10 @@ impl Client {
                 self.armed = 0;
                 self.calls.handle_timeout(wire.instant());
             }
-            Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
+            Wake::DialTimeout(conn) => {
+                let arrival = self.home.dial_timeout(wire, conn);
+                self.arrival(wire, ledger, setting, arrival);
+            }
             Wake::GiveUp(call) => self.give_up(wire, ledger, call),
             Wake::Retry(call) => self.retry(wire, ledger, setting, call),
             Wake::Handler(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
@@ -166,6 +157,31 @@ impl Client {
     pub(crate) fn killed(&mut self, ledger: &mut Ledger) {
         for &call in self.open.keys() {
             ledger.calls[call].orphaned = true;
+        }
+    }
+
+    fn arrival(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        arrival: Arrival<CallId>,
+    ) {
+        match arrival {
+            Arrival::Up => {
+                if let Some(peer) = &self.home.peer {
+                    let inbox = peer.inbox.clone();
+                    self.calls.handle_connect(self.home.generation, inbox);
+                }
+                self.arrive(wire, ledger, setting);
+                // Somebody notices only now that the connection before has ended.
+                let late = self.rng.chance(200);
+                if let Some(earlier) = self.ended.take().filter(|_| late) {
+                    self.calls.handle_disconnect(earlier, closed("receive"));
+                }
+            }
+            Arrival::News(news) => self.news(wire, news),
+            Arrival::Nothing => {}
         }
     }
 

@@ -10,6 +10,7 @@ mod work;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rpc_proto::link::Generation;
 use rpc_proto::server::{
     Accepted, Acceptor, AfterForward, AfterReply, Intake, Job, Lane as Source, Running,
 };
@@ -71,6 +72,8 @@ enum Drain {
 #[derive(Clone, Debug)]
 struct Origin {
     correlation_id: Option<ShortString>,
+    /// Of the connection it came by.
+    generation: Generation,
     redelivered: bool,
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
@@ -127,7 +130,7 @@ impl Worker {
     ) -> Self {
         Self {
             number,
-            home: Home::new(wire, owner, seed),
+            home: Home::new(wire, owner, seed, false),
             acceptor: Acceptor::new(policy(setting)),
             intakes: Vec::new(),
             concurrency: setting.concurrency,
@@ -171,7 +174,9 @@ impl Worker {
                 self.armed = 0;
                 self.time_out(wire, ledger, setting);
             }
-            Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
+            Wake::DialTimeout(conn) => {
+                self.home.dial_timeout(wire, conn);
+            }
             Wake::Notice(number) => self.notice(wire, number),
             Wake::Handler(number) => {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
@@ -277,8 +282,11 @@ impl Worker {
                 }
             }
             News::Cancelled => {
-                let news = self.home.leave(wire);
-                self.news(wire, ledger, setting, news);
+                // What has begun still needs the transport, where no other is to come.
+                if self.drain == Drain::No {
+                    let news = self.home.leave(wire);
+                    self.news(wire, ledger, setting, news);
+                }
             }
             News::Ended(cause, open) => {
                 self.intakes.clear();
@@ -327,6 +335,7 @@ impl Worker {
         );
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
+            generation: self.home.generation,
             redelivered: deliver.redelivered,
             joined: false,
         };

@@ -15,7 +15,7 @@ use crate::wire::Wire;
 impl Worker {
     /// Gives free slots to those that wait. Those that may not begin any more need none.
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        let over = self.drain == Drain::Stopped || self.intakes.is_empty();
+        let over = self.drain == Drain::Stopped;
         while over || self.running.len() < self.concurrency {
             let Some((job, origin)) = self.waiting.pop_front() else {
                 return;
@@ -125,16 +125,14 @@ impl Worker {
     /// A handler has run for so long that its caller should know.
     pub(super) fn notice(&mut self, wire: &mut Wire, number: u64) {
         let now = wire.instant();
-        let notice = self
-            .running
-            .get_mut(&number)
-            .and_then(|work| work.running.notice(now));
-        if let (Some((to, message)), Some(peer)) = (notice, &mut self.home.peer) {
+        let Some(work) = self.running.get_mut(&number) else {
+            return;
+        };
+        let notice = work.running.notice(now);
+        let here = work.origin.generation == self.home.generation;
+        if let (Some((to, message)), Some(peer), true) = (notice, &mut self.home.peer, here) {
             wire.trace("worker.notice", [self.number as u64, number, 0]);
-            let sent = peer.publish(wire, &to, message, u64::MAX);
-            if let Ok(tag) = sent {
-                peer.forget(tag);
-            }
+            peer.publish_unasked(wire, &to, message);
         }
     }
 
@@ -202,6 +200,7 @@ impl Worker {
             // Their replies say whose they are, and they may be repeated ones.
             let origin = Origin {
                 correlation_id: None,
+                generation: self.home.generation,
                 redelivered: true,
                 joined: true,
             };
