@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::notices::{ById, Notices};
 use super::{Attempt, CallError, Ended, Limits, Request, Stats};
 use crate::link::Generation;
+use crate::mutants::{Mutant, is};
 use crate::wire::{self, Reply};
 use crate::{
     Address, CallId, Certainty, ErrorKind, Expiration, HeaderValue, Headers, Message, ShortString,
@@ -155,7 +156,9 @@ impl<W> Calls<W> {
         }
         annotate(&mut headers, &attempt, left);
         self.stats.started += 1;
-        self.deadlines.insert((deadline, id));
+        if !is(Mutant::ForgottenTimer) || attempt.message_id.is_none() {
+            self.deadlines.insert((deadline, id));
+        }
         let known = self.pending.insert(
             id,
             Pending {
@@ -183,6 +186,9 @@ impl<W> Calls<W> {
     /// Takes back a call whose caller has gone, and has its worker told. Returns whether it was
     /// still open.
     pub fn cancel(&mut self, id: CallId) -> bool {
+        if is(Mutant::CancelLeaks) {
+            return self.pending.contains_key(&id);
+        }
         let Some(pending) = self.remove(id) else {
             return false;
         };
@@ -219,6 +225,10 @@ impl<W> Calls<W> {
     /// The broker has confirmed the request of a call, or the publish has failed.
     pub fn handle_publish(&mut self, id: CallId, result: Result<(), TransportError>) {
         match result {
+            Ok(()) if is(Mutant::ConfirmIsReply) => {
+                let reply = wire::decode_reply(Message::default());
+                self.end(id, reply.map_err(CallError::Remote));
+            }
             Ok(()) => {
                 if let Some(pending) = self.pending.get_mut(&id) {
                     pending.confirmed = true;
@@ -249,6 +259,10 @@ impl<W> Calls<W> {
         let taken = match id {
             Some(id) if kind == Some(&wire::STARTED_TYPE) => self.handle_started(id, message),
             Some(id) if self.pending.contains_key(&id) => self.answer(id, message),
+            _ if is(Mutant::LateReplyEndsAnother) && !self.deadlines.is_empty() => {
+                let oldest = self.deadlines.first().map(|&(_, id)| id);
+                oldest.is_some_and(|id| self.answer(id, message))
+            }
             // One of our own, to ourselves, that took its time.
             _ => kind == Some(&wire::CHECK_TYPE),
         };
@@ -261,15 +275,21 @@ impl<W> Calls<W> {
             if deadline > now {
                 break;
             }
-            self.expire(id, Certainty::MaybeExecuted);
+            let unconfirmed = self.pending.get(&id).is_some_and(|call| !call.confirmed);
+            let certainty = if is(Mutant::UnconfirmedIsNotExecuted) && unconfirmed {
+                Certainty::NotExecuted
+            } else {
+                Certainty::MaybeExecuted
+            };
+            self.expire(id, certainty);
         }
     }
 
     /// The connection of this generation is gone, and its reply address with it: ends every call of
     /// it. None can start until there is another. Nothing happens if there is already.
     pub fn handle_disconnect(&mut self, generation: Generation, cause: TransportError) {
-        if matches!(self.standing, Standing::Up { generation: present, .. } if present == generation)
-        {
+        let present = matches!(self.standing, Standing::Up { generation: present, .. } if present == generation);
+        if present || is(Mutant::DisconnectOfAnyGeneration) {
             self.lose(&cause);
             self.standing = Standing::Down(Some(cause));
         }

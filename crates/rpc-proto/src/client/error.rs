@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::link::needs_operator;
+use crate::mutants::{Mutant, is};
 use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 
 /// Why a call has no result.
@@ -126,6 +127,7 @@ impl CallError {
             | Self::Closed { certainty }
             | Self::DeadlineExceeded { certainty, .. } => *certainty,
             Self::BrokerDown(_) | Self::NotSent(_) => Certainty::NotExecuted,
+            Self::ConnectionLost(_) if is(Mutant::LossIsNotExecuted) => Certainty::NotExecuted,
             Self::Publish(error) => error.certainty(),
             Self::Remote(status) => status.certainty(),
             other => other.reason().certainty(),
