@@ -19,7 +19,10 @@ async fn main() -> anyhow::Result<()> {
     );
 
     let price = Router::new().handle_async_with("price", async |context: Context, item: String| {
-        println!("price of {item}: {} ms are left", context.remaining().as_millis());
+        println!(
+            "price of {item}: {} ms are left",
+            context.remaining().as_millis()
+        );
         if item == "moon" {
             // Nobody waits for this as long as it would take.
             tokio::time::sleep(Duration::from_secs(60)).await;

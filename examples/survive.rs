@@ -64,6 +64,9 @@ async fn main() -> anyhow::Result<()> {
 
     client.close().await;
     let report = server.drain(Duration::from_secs(5)).await;
-    println!("{} answered, {} left behind", report.stats.ok, report.unfinished);
+    println!(
+        "{} answered, {} left behind",
+        report.stats.ok, report.unfinished
+    );
     Ok(())
 }

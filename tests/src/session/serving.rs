@@ -4,11 +4,12 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
-use rpc_core::proto::link::LinkState;
 use rpc_core::proto::server::Stats;
-use rpc_core::{DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, blocking};
+use rpc_core::{
+    DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, TransportError, blocking,
+};
 use tokio::runtime::Runtime;
 
 use super::caller::runtime;
@@ -123,7 +124,7 @@ impl Serving {
         let serving = Self::begin(kind, face, place, desk, options)?;
         match serving.ready(START_LIMIT) {
             Ok(()) => Ok(serving),
-            Err(state) => bail!("the server does not get ready: {state:?}"),
+            Err(cause) => bail!("the server does not get ready: {cause}"),
         }
     }
 
@@ -153,7 +154,7 @@ impl Serving {
             Face::Blocking => {
                 let connector = connector_blocking(kind, place);
                 let server = blocking::Server::connect(connector, desk, how);
-                AnyServer::Blocking(server.context("the server")?)
+                AnyServer::Blocking(server)
             }
         }))
     }
@@ -162,8 +163,8 @@ impl Serving {
     ///
     /// # Errors
     ///
-    /// The state in which they do not.
-    pub fn ready(&self, limit: Duration) -> Result<(), LinkState> {
+    /// Why they cannot.
+    pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         match &self.0 {
             AnyServer::Async { server, runtime } => runtime.block_on(server.ready(limit)),
             AnyServer::Blocking(server) => server.ready(limit),
