@@ -178,6 +178,7 @@ impl Crew {
         let deadline = Instant::now() + CLOSE;
         self.publishes.close();
         self.settles.close();
+        self.errands.close();
         let stuck = lock(&self.bell).stuck;
         let feeds = lock(&self.feeds).take().unwrap_or_default();
         for feed in feeds.values() {
