@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use rpc_core::proto::CallId;
-use rpc_core::proto::client::{Calls, Limits, Request};
+use rpc_core::proto::client::{Attempt, Calls, Limits, Request};
 use rpc_core::proto::server::{
     Accepted, Acceptor, Begun, Ending, Intake, Lane, Policy, Response, Settlement, Verdict,
 };
 use rpc_core::proto::wire::Reply;
-use rpc_core::{AckToken, ConsumerId, Delivery, Message, ShortString};
+use rpc_core::{AckToken, ConsumerId, Delivery, Generation, Message, ShortString};
 
 /// How many other calls wait for their answer.
 const PENDING: [usize; 3] = [0, 1_000, 10_000];
@@ -68,7 +68,6 @@ struct Caller {
     calls: Calls<u64>,
     now: Instant,
     request: Request,
-    reply_to: ShortString,
     serial: u64,
 }
 
@@ -85,10 +84,11 @@ impl Caller {
                 method: Some(ShortString::from_static("fib")),
                 ..Request::default()
             },
-            // As long as the names that RabbitMQ makes.
-            reply_to: ShortString::from_static("amq.gen-JzTY20BRgKO-HjmUJj0wLg"),
             serial: 0,
         };
+        // As long as the names that RabbitMQ makes.
+        let inbox = ShortString::from_static("amq.gen-JzTY20BRgKO-HjmUJj0wLg");
+        this.calls.handle_connect(Generation::FIRST, inbox);
         for _ in 0..pending {
             let (id, _) = this.call();
             this.calls.handle_publish(id, Ok(()));
@@ -105,14 +105,14 @@ impl Caller {
         // Scattered like random ids, at no cost, and never twice the same: the factor is odd.
         let scattered = u128::from(self.serial).wrapping_mul(SCATTER);
         let id = CallId::from_bits(scattered);
+        let mut attempt = Attempt::new(id, self.now + Duration::from_secs(30));
+        attempt.unix_ms = Some(1_800_000_000_000);
         let message = self
             .calls
             .start(
                 self.now,
-                id,
                 black_box(self.request.clone()),
-                &self.reply_to,
-                self.now + Duration::from_secs(30),
+                attempt,
                 self.serial,
             )
             .expect("the table is open and has room for one more");
@@ -122,7 +122,7 @@ impl Caller {
     /// The confirm comes, then the reply.
     fn take(&mut self, id: CallId, reply: Message) -> Reply {
         self.calls.handle_publish(id, Ok(()));
-        self.calls.handle_reply(reply);
+        self.calls.handle_reply(Generation::FIRST, reply);
         let ended = self.calls.poll_ended().expect("the call has its reply");
         assert_eq!(ended.waiter, self.serial);
         ended.result.expect("the reply is a result")

@@ -14,6 +14,7 @@ mod run;
 mod source;
 mod test;
 mod tidy;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -21,12 +22,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::provision::Missing;
-use crate::run::Interrupted;
+use crate::run::{Interrupted, Usage};
 
 /// The project's own commands.
 ///
-/// Exit codes: 0 all well, 1 something failed, 2 something is missing on this machine and cannot
-/// be installed from here, 130 interrupted.
+/// Exit codes: 0 all well, 1 something failed, 2 wrong usage, or something is missing on this machine and
+/// cannot be installed from here, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",
@@ -69,6 +70,12 @@ enum Command {
     /// Run the benchmarks against a private RabbitMQ and print one table of the results
     Bench(bench::Options),
 
+    /// Break brokers, workers and networks under load, and account for every call
+    ///
+    /// `--list` shows the scenarios. Exits with 1 when a rule is broken. RPC_AMQP_URL names a broker for
+    /// the scenarios that only use one; those that break one start it themselves.
+    Torture(torture::Options),
+
     /// Find or install what the tests need: RabbitMQ, and Python with pika
     Setup(provision::Options),
 }
@@ -89,12 +96,16 @@ fn main() -> ExitCode {
         Command::Advisories => advisories::run(),
         Command::Broker(command) => broker::run(&command),
         Command::Bench(options) => bench::run(&options),
+        Command::Torture(options) => torture::run(&options),
         Command::Setup(options) => provision::run(&options),
     });
     match result {
         Ok(Verdict::Passed) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
+            if error.is::<Usage>() {
+                return ExitCode::from(2);
+            }
             eprintln!("error: {error:#}");
             if error.is::<Missing>() {
                 ExitCode::from(2)

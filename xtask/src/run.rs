@@ -30,6 +30,18 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// The error after wrong usage, which has been explained already.
+#[derive(Debug)]
+pub(crate) struct Usage;
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("wrong usage")
+    }
+}
+
+impl std::error::Error for Usage {}
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
@@ -91,6 +103,37 @@ pub(crate) fn watch(
         command.env("CARGO_TERM_COLOR", "always");
     }
     run(command, limit, reader, on_line)
+}
+
+/// Runs a program that speaks to the terminal itself, such as one that draws a progress bar.
+pub(crate) fn attached(mut command: Command, limit: Duration) -> Result<Ended> {
+    check_interrupted()?;
+    let started = Instant::now();
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    loop {
+        let status = child
+            .try_wait()
+            .with_context(|| format!("cannot wait for {program}"))?;
+        let elapsed = started.elapsed();
+        if status.is_some() {
+            return Ok(Ended { status, elapsed });
+        }
+        if check_interrupted().is_err() {
+            end_group(&mut child);
+            return Err(Interrupted.into());
+        }
+        if elapsed >= limit {
+            end_group(&mut child);
+            let status = None;
+            return Ok(Ended { status, elapsed });
+        }
+        thread::sleep(POLL);
+    }
 }
 
 /// Runs a program, and returns what it writes to its standard output.

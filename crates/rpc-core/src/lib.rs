@@ -65,6 +65,8 @@ mod link;
 mod observe;
 mod options;
 pub mod park;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod race;
 mod router;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod server;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::mutants::{Mutant, is};
 use crate::{Certainty, Code};
 
 /// What went wrong in a transport, from the point of view of who can do something about it.
@@ -179,6 +180,7 @@ impl TransportError {
             | ErrorKind::TooLarge
             | ErrorKind::Unsupported => Certainty::NotExecuted,
             _ if self.0.unsent => Certainty::NotExecuted,
+            ErrorKind::Refused if is(Mutant::NackIsNotExecuted) => Certainty::NotExecuted,
             _ => Certainty::MaybeExecuted,
         }
     }

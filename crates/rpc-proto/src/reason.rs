@@ -72,7 +72,7 @@ reasons! {
     Draining = "DRAINING", Unavailable, NotExecuted;
     /// The deadline had passed before the handler could start.
     Expired = "EXPIRED", DeadlineExceeded, NotExecuted;
-    /// The call was made for another request, and that was cancelled.
+    /// Nobody needs the result any more: the work that the call was made for was given up.
     GivenUp = "GIVEN_UP", Cancelled, MaybeExecuted;
     /// The handler was stopped because its caller gave up.
     HandlerCancelled = "HANDLER_CANCELLED", Cancelled, Executed;

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::mutants::{Mutant, is};
 use crate::{Code, HeaderValue, Headers, Message, Origin, Pushback, Reason, ShortString, Status};
 
 /// The `type` of every reply. A message that carries it is never taken for a request, which is what
@@ -129,6 +130,9 @@ pub fn decode_reply(message: Message) -> Result<Reply, Status> {
                 body: message.body,
                 content_type: message.content_type,
             });
+        }
+        Some(17..) if is(Mutant::UnknownStatusIsSuccess) => {
+            return decode_reply(Message::new(message.body));
         }
         Some(number) => Code::from_number(number),
         None => {

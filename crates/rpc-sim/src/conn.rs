@@ -117,9 +117,7 @@ pub(crate) enum Down {
         consumer: u64,
     },
     /// The consumer is gone, as was asked.
-    CancelOk {
-        consumer: u64,
-    },
+    CancelOk,
     Blocked(bool),
     End,
 }
@@ -155,8 +153,6 @@ pub(crate) struct Conn {
     pub(crate) open_here: [bool; 2],
     /// Whether the broker still holds the other end.
     pub(crate) open_there: [bool; 2],
-    /// The process has sent something to be routed: a blocked broker reads no more of that lane.
-    pub(crate) blocked: bool,
 }
 
 impl Conn {
@@ -167,7 +163,6 @@ impl Conn {
             down: Default::default(),
             open_here: [true; 2],
             open_there: [false; 2],
-            blocked: false,
         }
     }
 

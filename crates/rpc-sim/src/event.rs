@@ -13,11 +13,12 @@ pub(crate) enum Event {
     Up(ConnId, Lane),
     /// Something may have arrived at the process.
     Down(ConnId, Lane),
-    /// The broker's disk has the message.
+    /// The broker's disk has the message; the broker says so, or the contrary.
     Confirm {
         conn: ConnId,
         tag: u64,
         serial: u64,
+        ok: bool,
         broker_life: u32,
     },
     /// Something that a process planned for itself.

@@ -4,7 +4,8 @@
 //! transport until it ends, reports it lost, and dials again.
 
 use rpc_proto::link::{Backoff, Generation, Link, Step};
-use rpc_proto::{ErrorKind, TransportError};
+use rpc_proto::wire::CHECK_TYPE;
+use rpc_proto::{Address, ErrorKind, Message, TransportError};
 
 use crate::conn::{ConnId, Down, Lane, Open, Owner, Up};
 use crate::event::Wake;
@@ -18,6 +19,10 @@ pub(crate) struct Home<K> {
     pub(crate) owner: Owner,
     link: Link,
     dial: Option<ConnId>,
+    /// Sends itself a message before it is up, to see that the whole path works.
+    checks: bool,
+    /// A transport on which that message is on its way.
+    checking: Option<Peer<K>>,
     /// The last transport; it may have ended.
     pub(crate) peer: Option<Peer<K>>,
     pub(crate) generation: Generation,
@@ -33,11 +38,13 @@ pub(crate) enum Arrival<K> {
 }
 
 impl<K> Home<K> {
-    pub(crate) fn new(wire: &Wire, owner: Owner, seed: u64) -> Self {
+    pub(crate) fn new(wire: &Wire, owner: Owner, seed: u64, checks: bool) -> Self {
         Self {
             owner,
             link: Link::new(2, Backoff::default(), seed, wire.instant()),
             dial: None,
+            checks,
+            checking: None,
             peer: None,
             generation: Generation::default(),
         }
@@ -84,24 +91,33 @@ impl<K> Home<K> {
     }
 
     fn handle_dial(&mut self, wire: &mut Wire, conn: ConnId, frame: Down) -> Arrival<K> {
+        if let Some(peer) = &mut self.checking {
+            return match peer.handle(wire, frame) {
+                News::Delivery(0, deliver) if deliver.message.kind == Some(CHECK_TYPE) => {
+                    self.move_in(wire)
+                }
+                News::Ended(..) => {
+                    self.dial_failed(wire, conn, ErrorKind::Closed);
+                    Arrival::Nothing
+                }
+                _ => Arrival::Nothing,
+            };
+        }
         match frame {
             Down::Opened(opened) => {
-                self.dial = None;
-                let Some(generation) = self.link.handle_up(wire.instant()) else {
-                    wire.close(conn);
-                    return Arrival::Nothing;
+                let mut peer = Peer::new(conn, opened);
+                if !self.checks {
+                    self.checking = Some(peer);
+                    return self.move_in(wire);
+                }
+                let to = Address::queue(peer.inbox.clone());
+                let message = Message {
+                    kind: Some(CHECK_TYPE),
+                    ..Message::default()
                 };
-                self.generation = generation;
-                wire.trace(
-                    "up",
-                    [
-                        self.owner.process.0 as u64,
-                        conn.0 as u64,
-                        generation.number(),
-                    ],
-                );
-                self.peer = Some(Peer::new(conn, opened));
-                Arrival::Up
+                peer.publish_unasked(wire, &to, message);
+                self.checking = Some(peer);
+                Arrival::Nothing
             }
             Down::Refused | Down::End => {
                 self.dial_failed(wire, conn, ErrorKind::Connect);
@@ -111,14 +127,39 @@ impl<K> Home<K> {
         }
     }
 
-    pub(crate) fn dial_timeout(&mut self, wire: &mut Wire, conn: ConnId) {
-        if self.dial == Some(conn) {
-            self.dial_failed(wire, conn, ErrorKind::Timeout);
+    /// All that belongs on the new transport is there.
+    fn move_in(&mut self, wire: &mut Wire) -> Arrival<K> {
+        self.dial = None;
+        let Some(mut peer) = self.checking.take() else {
+            return Arrival::Nothing;
+        };
+        let Some(generation) = self.link.handle_up(wire.instant()) else {
+            peer.close(wire);
+            return Arrival::Nothing;
+        };
+        self.generation = generation;
+        let process = self.owner.process.0 as u64;
+        wire.trace("up", [process, peer.conn.0 as u64, generation.number()]);
+        self.peer = Some(peer);
+        Arrival::Up
+    }
+
+    /// The attempt to connect has gone on for long enough.
+    pub(crate) fn dial_timeout(&mut self, wire: &mut Wire, conn: ConnId) -> Arrival<K> {
+        if self.dial != Some(conn) {
+            return Arrival::Nothing;
         }
+        // While the broker takes no messages, none comes back.
+        if self.checking.as_ref().is_some_and(|peer| peer.blocked) {
+            return self.move_in(wire);
+        }
+        self.dial_failed(wire, conn, ErrorKind::Timeout);
+        Arrival::Nothing
     }
 
     fn dial_failed(&mut self, wire: &mut Wire, conn: ConnId, kind: ErrorKind) {
         self.dial = None;
+        self.checking = None;
         wire.close(conn);
         let cause = TransportError::new(kind, "sim", "connect");
         self.link.handle_failed(wire.instant(), cause);

@@ -34,7 +34,6 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) at: Micros,
-    pub(crate) correlation_id: ShortString,
     pub(crate) message_id: Option<ShortString>,
     pub(crate) ended: Option<Failure>,
     pub(crate) deliveries: u32,
@@ -43,6 +42,8 @@ pub(crate) struct Attempt {
     pub(crate) answered: bool,
     /// How often the request was handed on to the quarantine queue.
     pub(crate) forwarded: usize,
+    /// How often of these the broker did not answer for it: it ran where it was.
+    pub(crate) disowned: usize,
     /// The broker or its crash took the request away.
     pub(crate) gone: Option<&'static str>,
     pub(crate) dead_lettered: bool,
@@ -69,7 +70,6 @@ pub(crate) struct Execution {
     pub(crate) attempt: usize,
     pub(crate) worker: usize,
     pub(crate) message_id: Option<ShortString>,
-    pub(crate) redelivered: bool,
     /// Which life of the worker.
     pub(crate) life: u32,
     /// When it ended, and whether it had run to an end of its own.
@@ -186,16 +186,16 @@ impl Ledger {
             return self.breach(Rule::Attempts, Some(call), "without a correlation id");
         };
         let place = self.calls[call].attempts.len();
-        let known = self.attempts.insert(correlation_id.clone(), (call, place));
+        let known = self.attempts.insert(correlation_id, (call, place));
         self.calls[call].attempts.push(Attempt {
             at: self.now,
-            correlation_id,
             message_id: message.message_id.clone(),
             ended: None,
             deliveries: 0,
             redeliveries: 0,
             answered: false,
             forwarded: 0,
+            disowned: 0,
             gone: None,
             dead_lettered: false,
         });
@@ -245,7 +245,6 @@ impl Ledger {
             attempt,
             worker: message.worker,
             message_id: message.message_id.cloned(),
-            redelivered: message.redelivered,
             life: message.life,
             finished: None,
         });
@@ -290,10 +289,11 @@ impl Ledger {
         }
     }
 
-    /// A request is in the quarantine queue.
-    pub(crate) fn quarantined(&mut self, message: &Message) {
+    /// A request is in the quarantine queue, whether or not the broker will say so.
+    pub(crate) fn quarantined(&mut self, message: &Message, confirmed: bool) {
         if let Some(attempt) = self.attempt_of(message) {
             attempt.forwarded += 1;
+            attempt.disowned += usize::from(!confirmed);
         }
     }
 
@@ -358,7 +358,6 @@ pub(crate) struct Started<'a> {
     pub(crate) message_id: Option<&'a ShortString>,
     pub(crate) worker: usize,
     pub(crate) life: u32,
-    pub(crate) redelivered: bool,
 }
 
 /// How much later than its deadline a call may end: timers here are exact.

@@ -61,6 +61,8 @@ faults! {
     Latency = "latency",
     /// The calling chain is long already.
     ManyHops = "many-hops",
+    /// The broker says of a message that it does not answer for it, and has it all the same.
+    Nack = "nack",
     /// A handler panics.
     Panic = "panic",
     /// Packets vanish between two machines, and neither notices for a while.

@@ -72,6 +72,15 @@ impl<K> Peer<K> {
         Ok(tag)
     }
 
+    /// Hands a message over of which nobody wants to know what becomes.
+    pub(crate) fn publish_unasked(&mut self, wire: &mut Wire, to: &Address, message: Message) {
+        if self.open {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            wire.publish(self.conn, tag, to.routing_key().clone(), message);
+        }
+    }
+
     /// Stops waiting for a verdict.
     pub(crate) fn forget(&mut self, tag: u64) -> Option<K> {
         self.confirms.remove(&tag).map(|(key, _)| key)
@@ -136,7 +145,7 @@ impl<K> Peer<K> {
             Down::Cancelled { consumer } => self
                 .place(consumer)
                 .map_or(News::Nothing, |_| News::Cancelled),
-            Down::CancelOk { .. } => News::CancelOk,
+            Down::CancelOk => News::CancelOk,
             Down::Blocked(blocked) => {
                 self.blocked = blocked;
                 if blocked {

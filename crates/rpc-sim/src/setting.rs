@@ -158,7 +158,13 @@ impl Setting {
                 work = other;
             }
         }
-        let give_up = rng.below(timeout);
+        // Many of them before their workers have spoken up.
+        let patience = if rng.chance(500) {
+            timeout
+        } else {
+            timeout.min(400 * MS)
+        };
+        let give_up = rng.below(patience);
         let hops = u32::try_from(rng.between(5, 11)).unwrap_or(5);
         Plan {
             client: rng.index(self.clients),
@@ -166,7 +172,7 @@ impl Setting {
             timeout,
             idempotent: rng.chance(500),
             wait_for_ready: rng.chance(500),
-            give_up_after: mix.strikes(rng, Fault::GiveUp, 100).then_some(give_up),
+            give_up_after: mix.strikes(rng, Fault::GiveUp, 150).then_some(give_up),
             work,
             hops: if mix.strikes(rng, Fault::ManyHops, 100) {
                 hops

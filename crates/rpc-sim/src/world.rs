@@ -107,12 +107,14 @@ impl World {
                 conn,
                 tag,
                 serial,
+                ok,
                 broker_life,
             } => {
                 let confirmed = Confirmed {
                     conn,
                     tag,
                     serial,
+                    ok,
                     broker_life,
                 };
                 self.broker.confirm(&mut self.wire, confirmed);
@@ -238,7 +240,7 @@ impl World {
         wire.trace("process.start", [process.0 as u64, u64::from(slot.life), 0]);
         if process.0 < setting.clients {
             let mut client = Client::new(wire, &mut self.ledger, owner, setting, seed);
-            client.go_on(wire, &mut self.ledger, setting);
+            client.go_on(wire, &mut self.ledger);
             slot.running = Some(Process::Client(client));
         } else {
             let number = process.0 - setting.clients;

@@ -140,12 +140,8 @@ pub fn run<R>(
         _done: done,
     });
     match session.caller() {
-        Caller::Tasks {
-            client,
-            runtime,
-            options,
-        } => tasks::start(&runtime, &client, &options, &shared),
-        Caller::Threads { client, options } => threads::start(&client, &options, &shared),
+        Caller::Tasks { client, runtime } => tasks::start(&runtime, &client, &shared),
+        Caller::Threads(client) => threads::start(&client, &shared),
     }
     drop(shared);
     let over = AtomicBool::new(false);

@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use rpc_core::CallOptions;
 use rpc_core::blocking::Client;
 
 use super::Shared;
-use crate::session::{CallerOptions, call_blocking};
+use crate::ask::METHOD;
 
-pub(super) fn start(client: &Client, options: &CallerOptions, shared: &Arc<Shared>) {
+pub(super) fn start(client: &Client, shared: &Arc<Shared>) {
     for _ in 0..shared.load.in_flight {
-        let (client, options, shared) = (client.clone(), options.clone(), Arc::clone(shared));
+        let (client, shared) = (client.clone(), Arc::clone(shared));
         // Not scoped: one that hangs is left behind, and the book tells.
         thread::spawn(move || {
             while let Some(due) = shared.take() {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let ask = shared.open();
-                let result = call_blocking(&client, &options, shared.load.timeout, &ask);
+                let options = CallOptions::timeout(shared.load.timeout);
+                let result = client.call_with(options, METHOD, &ask);
                 shared.book.close(&ask, &result);
             }
         });

@@ -88,6 +88,7 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     }
     let unmatched = counted();
     transport.close()?;
+    drop(transport);
     let calls = stage.book.begun();
     let rules = Rules::default().all_right();
     let mut report = stage.finish(SCENARIO.name, ground, session, vec![worker], &rules)?;

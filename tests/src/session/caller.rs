@@ -1,14 +1,16 @@
 //! The calling side.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rpc_core::proto::client::Stats;
-use rpc_core::{CallError, CallOptions, Client, ClientOptions, ShortString, Transport, blocking};
-use tokio::runtime::Runtime;
+use rpc_core::proto::link::LinkState;
+use rpc_core::{
+    CallError, CallOptions, Client, ClientOptions, ShortString, TransportError, blocking,
+};
+use tokio::runtime::{Handle, Runtime};
 
-use super::dial::{raw_async, raw_blocking};
+use super::dial::{connector_async, connector_blocking};
 use crate::ask::{Answer, Ask, METHOD};
 use crate::ground::Place;
 use crate::setting::{Face, Setting};
@@ -72,33 +74,65 @@ impl Session {
     ///
     /// When it does not come, or when the system has no threads left.
     pub fn open(setting: &Setting, place: &Place, options: CallerOptions) -> Result<Self> {
-        let limits = {
-            let mut limits = ClientOptions::new(options.queue.clone()).limits;
-            limits.max_in_flight = limits.max_in_flight.max(setting.numbers.in_flight * 2);
-            limits
-        };
-        let how = ClientOptions::new(options.queue.clone())
+        let session = Self::begin(setting, place, options)?;
+        session.ready(OPEN_LIMIT)?;
+        Ok(session)
+    }
+
+    /// Begins to call, with or without a connection.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no threads left.
+    pub fn begin(setting: &Setting, place: &Place, options: CallerOptions) -> Result<Self> {
+        let mut how = ClientOptions::new(options.queue.clone())
             .with_timeout(options.timeout)
-            .with_limits(limits);
+            .with_wait_for_ready(options.wait_for_ready);
+        how.limits.max_in_flight = how.limits.max_in_flight.max(setting.numbers.in_flight * 2);
+        if options.idempotent {
+            how = how.with_idempotent([METHOD]);
+        }
         let kind = setting.transport;
         let client = match setting.face {
             Face::Async => {
                 let runtime = runtime()?;
-                let client = runtime.block_on(async {
-                    let transport = raw_async(kind, place, 0).await?;
-                    Client::new(transport, how).await
-                });
+                // The client starts its tasks where it is made.
+                let client = {
+                    let _inside = runtime.enter();
+                    Client::connect(connector_async(kind, place), how)
+                };
                 AnyClient::Async {
-                    client: client.context("the client")?,
+                    client,
                     runtime: Some(runtime),
                 }
             }
             Face::Blocking => {
-                let transport = raw_blocking(kind, place, 0).context("the transport")?;
-                AnyClient::Blocking(blocking::Client::new(transport, how).context("the client")?)
+                let connector = connector_blocking(kind, place);
+                AnyClient::Blocking(blocking::Client::connect(connector, how))
             }
         };
         Ok(Self { options, client })
+    }
+
+    /// Waits until there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
+        match &self.client {
+            AnyClient::Async { client, .. } => self.wait(client.ready(limit)),
+            AnyClient::Blocking(client) => client.ready(limit),
+        }
+    }
+
+    /// Whether there is a connection, and why not.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        match &self.client {
+            AnyClient::Async { client, .. } => client.link_state(),
+            AnyClient::Blocking(client) => client.link_state(),
+        }
     }
 
     /// How it calls.
@@ -113,12 +147,9 @@ impl Session {
     ///
     /// Those of the call.
     pub fn call(&self, ask: &Ask, timeout: Duration) -> Result<Answer, CallError> {
-        let how = call_options(&self.options, timeout);
+        let how = CallOptions::timeout(timeout);
         match &self.client {
-            AnyClient::Async { client, runtime } => match runtime {
-                Some(runtime) => runtime.block_on(client.call_with(how, METHOD, ask)),
-                None => unreachable!("the runtime leaves with the session"),
-            },
+            AnyClient::Async { client, .. } => self.wait(client.call_with(how, METHOD, ask)),
             AnyClient::Blocking(client) => client.call_with(how, METHOD, ask),
         }
     }
@@ -126,18 +157,11 @@ impl Session {
     /// How to make many calls at once, in the way of the face.
     pub(crate) fn caller(&self) -> Caller {
         match &self.client {
-            AnyClient::Async { client, runtime } => match runtime {
-                Some(runtime) => Caller::Tasks {
-                    client: client.clone(),
-                    runtime: runtime.handle().clone(),
-                    options: self.options.clone(),
-                },
-                None => unreachable!("the runtime leaves with the session"),
-            },
-            AnyClient::Blocking(client) => Caller::Threads {
+            AnyClient::Async { client, .. } => Caller::Tasks {
                 client: client.clone(),
-                options: self.options.clone(),
+                runtime: self.runtime().clone(),
             },
+            AnyClient::Blocking(client) => Caller::Threads(client.clone()),
         }
     }
 
@@ -162,18 +186,22 @@ impl Session {
     /// Closes the client, and returns when that has returned.
     pub fn close(&self) {
         match &self.client {
-            AnyClient::Async { client, runtime } => {
-                if let Some(runtime) = runtime {
-                    runtime.block_on(async {
-                        client.close().await;
-                        let _ = client.transport().close().await;
-                    });
-                }
-            }
-            AnyClient::Blocking(client) => {
-                client.close();
-                let _ = blocking::Transport::close(client.transport());
-            }
+            AnyClient::Async { client, .. } => self.wait(client.close()),
+            AnyClient::Blocking(client) => client.close(),
+        }
+    }
+
+    fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime().block_on(future)
+    }
+
+    fn runtime(&self) -> &Handle {
+        match &self.client {
+            AnyClient::Async {
+                runtime: Some(runtime),
+                ..
+            } => runtime.handle(),
+            _ => unreachable!("the async face has a runtime until it is dropped"),
         }
     }
 }
@@ -192,39 +220,8 @@ impl Drop for Session {
 /// One client for many calls at once.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    Tasks {
-        client: Client,
-        runtime: tokio::runtime::Handle,
-        options: CallerOptions,
-    },
-    Threads {
-        client: blocking::Client,
-        options: CallerOptions,
-    },
-}
-
-pub(crate) async fn call_async(
-    client: &Client<Arc<dyn Transport>>,
-    options: &CallerOptions,
-    timeout: Duration,
-    ask: &Ask,
-) -> Result<Answer, CallError> {
-    client
-        .call_with(call_options(options, timeout), METHOD, ask)
-        .await
-}
-
-pub(crate) fn call_blocking(
-    client: &blocking::Client,
-    options: &CallerOptions,
-    timeout: Duration,
-    ask: &Ask,
-) -> Result<Answer, CallError> {
-    client.call_with(call_options(options, timeout), METHOD, ask)
-}
-
-fn call_options(_options: &CallerOptions, timeout: Duration) -> CallOptions {
-    CallOptions::timeout(timeout)
+    Tasks { client: Client, runtime: Handle },
+    Threads(blocking::Client),
 }
 
 /// Two threads, as on the machines that the figures are for.
@@ -235,3 +232,6 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .build()
         .context("a runtime")
 }
+
+/// How long the first connection may take.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);

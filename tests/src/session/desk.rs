@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc_core::proto::server::{Request, Response};
-use rpc_core::proto::wire;
-use rpc_core::{Answer, HeaderValue, Service, Status, Work};
+use rpc_core::{Answer, Service, Status, Work};
 
 use crate::ask::{Act, Ask};
 use crate::ledger::WorkLog;
@@ -54,11 +53,17 @@ impl Service for Desk {
 }
 
 fn work(log: &WorkLog, request: &Request, ask: &Ask, delay: Duration) -> Answer {
-    let entry = log.begin(ask.key, attempt(request), request.redelivered);
+    let entry = log.begin(ask.key, request.attempt.into(), request.redelivered);
     match ask.act {
         Act::Abort => std::process::abort(),
         Act::Panic => panic!("call {} asked for it", ask.key),
-        Act::Answer | Act::Sleep(_) | Act::Wait(_) => {
+        Act::Wait(_) => {
+            let until = Instant::now() + delay + ask.act.time();
+            while Instant::now() < until && !request.cancellation.is_cancelled() {
+                thread::sleep(LOOK);
+            }
+        }
+        Act::Answer | Act::Sleep(_) => {
             let time = delay + ask.act.time();
             if !time.is_zero() {
                 thread::sleep(time);
@@ -74,8 +79,5 @@ fn work(log: &WorkLog, request: &Request, ask: &Ask, delay: Duration) -> Answer 
     })
 }
 
-fn attempt(request: &Request) -> u64 {
-    let header = request.headers.get(wire::ATTEMPT);
-    let number = header.and_then(HeaderValue::as_int);
-    number.and_then(|n| u64::try_from(n).ok()).unwrap_or(1)
-}
+/// How often a handler looks whether it is cancelled.
+const LOOK: Duration = Duration::from_millis(5);

@@ -1,10 +1,9 @@
 //! Makes transports, of each kind and for each face.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use rpc_core::adapt::{BlockOn, Offload};
-use rpc_core::{ErrorKind, Transport, TransportError, blocking};
+use rpc_core::{ConnectWith, Connector, ErrorKind, Transport, TransportError, blocking};
 use transport_amiquip::{AmiquipConfig, AmiquipTransport};
 use transport_lapin::{AmqpUrl, LapinConfig, LapinTransport};
 
@@ -73,22 +72,27 @@ pub fn raw(kind: Kind, place: &Place) -> Result<Arc<dyn blocking::Transport>, Tr
     raw_blocking(kind, place, 0)
 }
 
-/// Connects for the async face, as a connector wants it.
-pub(crate) fn dialling(
+/// Makes transports for tasks, one after the other.
+pub(crate) fn connector_async(
     kind: Kind,
     place: &Place,
-) -> impl Fn(
-    usize,
-) -> std::pin::Pin<
-    Box<dyn Future<Output = Result<Arc<dyn Transport>, TransportError>> + Send>,
-> + Send
-+ Sync
-+ use<> {
+) -> impl Connector<Transport = Arc<dyn Transport>> + use<> {
     let place = place.clone();
-    move |endpoint| {
+    ConnectWith::new(place.endpoints(), move |endpoint| {
         let place = place.clone();
-        Box::pin(async move { raw_async(kind, &place, endpoint).await })
-    }
+        async move { raw_async(kind, &place, endpoint).await }
+    })
+}
+
+/// Makes transports for threads, one after the other.
+pub(crate) fn connector_blocking(
+    kind: Kind,
+    place: &Place,
+) -> impl blocking::Connector<Transport = Arc<dyn blocking::Transport>> + use<> {
+    let place = place.clone();
+    blocking::ConnectWith::new(place.endpoints(), move |endpoint| {
+        raw_blocking(kind, &place, endpoint)
+    })
 }
 
 fn address(urls: &[String], endpoint: usize) -> Result<AmqpUrl, TransportError> {

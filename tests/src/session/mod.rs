@@ -8,7 +8,7 @@ mod desk;
 mod dial;
 mod serving;
 
-pub(crate) use self::caller::{Caller, call_async, call_blocking};
+pub(crate) use self::caller::Caller;
 pub use self::caller::{CallerOptions, Session};
 pub use self::desk::Desk;
 pub use self::dial::{raw, raw_async, raw_blocking};

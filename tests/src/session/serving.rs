@@ -4,15 +4,17 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rpc_core::proto::server::Stats;
-use rpc_core::{DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, blocking};
+use rpc_core::{
+    DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, TransportError, blocking,
+};
 use tokio::runtime::Runtime;
 
 use super::caller::runtime;
 use super::desk::Desk;
-use super::dial::{raw_async, raw_blocking};
+use super::dial::{connector_async, connector_blocking};
 use crate::ground::Place;
 use crate::setting::{Face, Transport as Kind};
 
@@ -80,12 +82,16 @@ impl ServingOptions {
         }
     }
 
-    fn server(&self) -> ServerOptions {
+    fn server(&self) -> Result<ServerOptions> {
         let concurrency = NonZeroUsize::new(self.concurrency).unwrap_or(NonZeroUsize::MIN);
         let prefetch = NonZeroU16::new(self.prefetch).unwrap_or(NonZeroU16::MIN);
-        ServerOptions::new(self.choice.spec(self.queue.clone()))
+        let options = ServerOptions::new(self.choice.spec(self.queue.clone()))
             .with_concurrency(concurrency)
-            .with_prefetch(prefetch)
+            .with_prefetch(prefetch);
+        Ok(match self.choice {
+            QueueChoice::Poisonable => options.with_quarantine(QueueChoice::DELIVERY_LIMIT)?,
+            QueueChoice::Durable | QueueChoice::Quorum => options,
+        })
     }
 }
 
@@ -97,13 +103,9 @@ pub struct Serving(AnyServer);
 enum AnyServer {
     Async {
         server: Server<Arc<dyn Transport>, Desk>,
-        transport: Arc<dyn Transport>,
         runtime: Runtime,
     },
-    Blocking {
-        server: blocking::Server<Arc<dyn blocking::Transport>, Desk>,
-        transport: Arc<dyn blocking::Transport>,
-    },
+    Blocking(blocking::Server<Arc<dyn blocking::Transport>, Desk>),
 }
 
 impl Serving {
@@ -119,31 +121,54 @@ impl Serving {
         desk: Desk,
         options: &ServingOptions,
     ) -> Result<Self> {
-        let how = options.server();
+        let serving = Self::begin(kind, face, place, desk, options)?;
+        match serving.ready(START_LIMIT) {
+            Ok(()) => Ok(serving),
+            Err(cause) => bail!("the server does not get ready: {cause}"),
+        }
+    }
+
+    /// Begins to serve, with or without a connection.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no threads left.
+    pub fn begin(
+        kind: Kind,
+        face: Face,
+        place: &Place,
+        desk: Desk,
+        options: &ServingOptions,
+    ) -> Result<Self> {
+        let how = options.server()?;
         Ok(Self(match face {
             Face::Async => {
                 let runtime = runtime()?;
-                let started = runtime.block_on(async {
-                    let transport = raw_async(kind, place, 0).await?;
-                    let server = Server::start(Arc::clone(&transport), desk, how).await?;
-                    Ok::<_, rpc_core::TransportError>((server, transport))
-                });
-                let (server, transport) = started.context("the server")?;
-                AnyServer::Async {
-                    server,
-                    transport,
-                    runtime,
-                }
+                // The server starts its tasks where it is made.
+                let server = {
+                    let _inside = runtime.enter();
+                    Server::connect(connector_async(kind, place), desk, how)
+                };
+                AnyServer::Async { server, runtime }
             }
             Face::Blocking => {
-                let transport = raw_blocking(kind, place, 0).context("the transport")?;
-                let server = blocking::Server::start(Arc::clone(&transport), desk, how);
-                AnyServer::Blocking {
-                    server: server.context("the server")?,
-                    transport,
-                }
+                let connector = connector_blocking(kind, place);
+                let server = blocking::Server::connect(connector, desk, how);
+                AnyServer::Blocking(server)
             }
         }))
+    }
+
+    /// Waits until requests can come.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot.
+    pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
+        match &self.0 {
+            AnyServer::Async { server, runtime } => runtime.block_on(server.ready(limit)),
+            AnyServer::Blocking(server) => server.ready(limit),
+        }
     }
 
     /// What became of all deliveries so far.
@@ -151,52 +176,35 @@ impl Serving {
     pub fn stats(&self) -> Stats {
         match &self.0 {
             AnyServer::Async { server, .. } => server.stats(),
-            AnyServer::Blocking { server, .. } => server.stats(),
+            AnyServer::Blocking(server) => server.stats(),
         }
     }
 
-    /// Drains it, and closes its connection.
+    /// Drains it; its connection is closed afterwards.
     #[must_use]
     pub fn drain(self, limit: Duration) -> DrainReport {
         match self.0 {
-            AnyServer::Async {
-                server,
-                transport,
-                runtime,
-            } => {
-                let report = runtime.block_on(async {
-                    let report = server.drain(limit).await;
-                    let _ = transport.close().await;
-                    report
-                });
+            AnyServer::Async { server, runtime } => {
+                let report = runtime.block_on(server.drain(limit));
                 runtime.shutdown_background();
                 report
             }
-            AnyServer::Blocking { server, transport } => {
-                let report = server.drain(limit);
-                let _ = transport.close();
-                report
-            }
+            AnyServer::Blocking(server) => server.drain(limit),
         }
     }
 
-    /// Drops everything as a process that is killed would, as far as that can be done inside one: the
-    /// connection ends and takes with it what is not settled.
+    /// Drops everything, as far as a process that is killed can be had inside of one: the connection
+    /// ends, and takes with it what is not settled.
     pub fn kill(self) {
         match self.0 {
-            AnyServer::Async {
-                server,
-                transport,
-                runtime,
-            } => {
-                let _ = runtime.block_on(transport.close());
+            AnyServer::Async { server, runtime } => {
                 drop(server);
                 runtime.shutdown_background();
             }
-            AnyServer::Blocking { server, transport } => {
-                let _ = transport.close();
-                drop(server);
-            }
+            AnyServer::Blocking(server) => drop(server),
         }
     }
 }
+
+/// How long the first connection may take.
+const START_LIMIT: Duration = Duration::from_secs(30);

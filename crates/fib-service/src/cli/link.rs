@@ -11,6 +11,7 @@ use rpc_core::{ClientOptions, DrainReport, LinkState, Router, ServerOptions, blo
 #[cfg(feature = "async")]
 use rpc_core::{Connector, Server, Transport};
 
+#[cfg(feature = "async")]
 use super::Failure;
 use super::drive::Client;
 
@@ -33,19 +34,19 @@ impl Link {
     }
 
     /// Begins to serve, as soon as there is a connection.
-    pub(crate) fn serve(&self, service: Router, options: ServerOptions) -> Result<Worker, Failure> {
+    pub(crate) fn serve(&self, service: Router, options: ServerOptions) -> Worker {
         match self {
             #[cfg(feature = "async")]
             Self::Async(connector, runtime) => {
                 let _entered = runtime.enter();
                 let server = Server::connect(Arc::clone(connector), service, options);
-                Ok(Worker::Async(server, *runtime))
+                Worker::Async(server, *runtime)
             }
-            Self::Blocking(connector) => {
-                blocking::Server::connect(Arc::clone(connector), service, options)
-                    .map(Worker::Blocking)
-                    .map_err(Failure::Serve)
-            }
+            Self::Blocking(connector) => Worker::Blocking(blocking::Server::connect(
+                Arc::clone(connector),
+                service,
+                options,
+            )),
         }
     }
 

@@ -37,7 +37,7 @@ impl Session {
         let link = backend.link();
         let local = if backend.is_local() {
             let (router, slow) = fibonacci(service, watch);
-            let worker = link.serve(router, server_options(connect, service, slow))?;
+            let worker = link.serve(router, server_options(connect, service, slow));
             wait_until_up(|| worker.state(), Switch::No, calls.timeout)?;
             Some(worker)
         } else if service.is_empty() {
@@ -81,7 +81,7 @@ pub(crate) fn serve(
             .with_quarantine(POISON_LIMIT)
             .map_err(|error| Failure::usage(format!("`--queue`: {error}")))?;
     }
-    link.serve(service, options)
+    Ok(link.serve(service, options))
 }
 
 /// How many workers a request may end after the first.

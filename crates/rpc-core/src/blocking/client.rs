@@ -1,7 +1,7 @@
 //! The blocking face of the client: publishes on the caller's thread, receives on one of its own.
 
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,16 +154,15 @@ impl<T: Transport> Client<T> {
     ///
     /// As [`call`](Self::call), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
-        let core = self.core();
-        let mut run = Run::new(core, options, request);
+        let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run);
             match run.next(outcome) {
                 Next::Done(result) => return run.end(result),
-                Next::RetryAt(at) => pause(core, at),
+                Next::RetryAt(at) => pause(&run, at),
                 Next::WhenUp { after, until } => {
-                    pause(core, after);
-                    let up = park::block_on_until(pin!(core.cell.until_up()), until);
+                    pause(&run, after);
+                    let up = park::block_on_until(pin!(run.until_up()), until);
                     if up.is_none() {
                         let error = run.give_up();
                         return run.end(Err(error));
@@ -265,15 +264,23 @@ fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError> {
     } else {
         call.published(transport.publish(run.service(), message, deadline));
     }
-    park::block_on_until(Pin::new(&mut call), deadline).unwrap_or_else(|| {
-        call.expire(deadline);
-        park::block_on(call)
-    })
+    let answered = park::block_on_until(pin!(run.unless_given_up(&mut call)), deadline);
+    match answered {
+        Some(Some(result)) => result,
+        Some(None) => {
+            call.give_up();
+            park::block_on(call)
+        }
+        None => {
+            call.expire(deadline);
+            park::block_on(call)
+        }
+    }
 }
 
-/// Waits in this thread until then, or until the client is closed.
-fn pause<T>(core: &Core<T>, until: Instant) {
-    park::block_on_until(pin!(core.cell.until_closed()), until);
+/// Waits in this thread until then, or until there is no use in it.
+fn pause<T>(run: &Run<'_, T>, until: Instant) {
+    park::block_on_until(pin!(run.until_useless()), until);
 }
 
 /// Carries notices to workers that nobody awaits their replies any more.

@@ -19,7 +19,7 @@ pub struct CallOptions {
     pub timeout: Option<Duration>,
     /// Whether it waits for a connection and for somebody to listen; none means what the client does.
     pub wait_for_ready: Option<bool>,
-    /// What ends it before its time.
+    /// By which it is given up.
     pub(crate) cancellation: Option<Cancellation>,
     /// Through how many services it has come.
     pub(crate) hops: u32,
@@ -39,9 +39,27 @@ impl CallOptions {
         }
     }
 
-    /// A call that a handler makes to do its own work: due when that is, ended when that is cancelled,
-    /// and part of the same trace. It counts as one service further, so that services which call each
-    /// other in a circle come to an end.
+    /// A call that is part of the work on a request: it ends with that, at its deadline at the latest,
+    /// and belongs to the same trace. It counts as one service further, so that services which call
+    /// each other in a circle come to an end.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "tokio", feature = "json"))] {
+    /// use rpc_core::{CallOptions, Client, Context, Router, Status, Transport};
+    ///
+    /// fn service<T: Transport>(prices: Client<T>) -> Router {
+    ///     Router::new().handle_async_with("total", move |context: Context, amount: u64| {
+    ///         let prices = prices.clone();
+    ///         async move {
+    ///             let options = CallOptions::within(&context);
+    ///             let price = prices.call_with(options, "price", &()).await;
+    ///             let price: u64 = price.map_err(|error| Status::new(error.code(), error.to_string()))?;
+    ///             Ok::<u64, Status>(price * amount)
+    ///         }
+    ///     })
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn within(context: &Context) -> Self {
         Self {

@@ -118,7 +118,21 @@ impl<T> Core<T> {
 
     /// Why there is no connection now, or none any more; nothing when there is one.
     pub(crate) fn trouble(&self) -> Option<TransportError> {
-        self.cell.trouble()
+        match self.cell.state() {
+            LinkState::Up(_) => None,
+            LinkState::Closed => Some(
+                TransportError::new(ErrorKind::Closed, "rpc", "connect")
+                    .with_detail("the client was closed"),
+            ),
+            LinkState::Lost(cause)
+            | LinkState::Connecting {
+                cause: Some(cause), ..
+            } => Some(cause),
+            _ => Some(
+                TransportError::new(ErrorKind::Connect, "rpc", "connect")
+                    .with_detail("not connected yet"),
+            ),
+        }
     }
 }
 

@@ -159,16 +159,15 @@ impl<T: Transport> Client<T> {
         options: CallOptions,
         request: Request,
     ) -> Result<Reply, CallError> {
-        let core = self.core();
-        let mut run = Run::new(core, options, request);
+        let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run).await;
             match run.next(outcome) {
                 Next::Done(result) => return run.end(result),
-                Next::RetryAt(at) => pause(core, at).await,
+                Next::RetryAt(at) => pause(&run, at).await,
                 Next::WhenUp { after, until } => {
-                    pause(core, after).await;
-                    let up = timeout_at(until.into(), core.cell.until_up()).await;
+                    pause(&run, after).await;
+                    let up = timeout_at(until.into(), run.until_up()).await;
                     if up.is_err() {
                         let error = run.give_up();
                         return run.end(Err(error));
@@ -253,8 +252,12 @@ async fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError>
         }
         (&mut call).await
     };
-    match timeout_at(deadline.into(), answered).await {
-        Ok(result) => result,
+    match timeout_at(deadline.into(), run.unless_given_up(answered)).await {
+        Ok(Some(result)) => result,
+        Ok(None) => {
+            call.give_up();
+            call.await
+        }
         Err(_) => {
             call.expire(deadline);
             call.await
@@ -262,9 +265,9 @@ async fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError>
     }
 }
 
-/// Waits until then, or until the client is closed.
-async fn pause<T>(core: &Core<T>, until: Instant) {
-    let _ = timeout_at(until.into(), core.cell.until_closed()).await;
+/// Waits until then, or until there is no use in it.
+async fn pause<T>(run: &Run<'_, T>, until: Instant) {
+    let _ = timeout_at(until.into(), run.until_useless()).await;
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use futures_channel::oneshot;
 use rpc_proto::client::{Attempt, Request};
-use rpc_proto::{CallError, CallId, Cancellation, Cancelled, Certainty, Message, TransportError};
+use rpc_proto::{CallError, CallId, Message, TransportError};
 use uuid::Uuid;
 
 use super::table::{CallResult, Table};
@@ -21,8 +21,6 @@ pub(crate) struct OpenCall<T> {
     table: Table<T>,
     id: CallId,
     confirm: Option<Confirm>,
-    /// What ends it before its time.
-    cancelled: Option<Cancelled>,
     reply: oneshot::Receiver<CallResult>,
     ended: bool,
 }
@@ -40,7 +38,6 @@ impl<T> OpenCall<T> {
         table: &Table<T>,
         request: Request,
         attempt: Attempt,
-        cancellation: Option<&Cancellation>,
     ) -> Result<(Self, Message, Arc<T>), CallError> {
         let (waiter, reply) = oneshot::channel();
         let id = attempt.id;
@@ -49,7 +46,6 @@ impl<T> OpenCall<T> {
             table: table.clone(),
             id,
             confirm: None,
-            cancelled: cancellation.map(Cancellation::cancelled),
             reply,
             ended: false,
         };
@@ -63,6 +59,11 @@ impl<T> OpenCall<T> {
             Ok(confirm) => self.confirm = Some(confirm).filter(Confirm::is_requested),
             Err(error) => self.table.handle_publish(self.id, Err(error)),
         }
+    }
+
+    /// Nobody needs it any more: ends it as [`expire`](Self::expire) does.
+    pub(crate) fn give_up(&self) {
+        self.table.give_up(self.id);
     }
 
     /// The deadline has come: ends the attempt, unless it has ended by itself.
@@ -83,13 +84,6 @@ impl<T> Future for OpenCall<T> {
             if let Poll::Ready(result) = Pin::new(&mut self.reply).poll(context) {
                 self.ended = true;
                 return Poll::Ready(result.unwrap_or_else(|_| Err(abandoned())));
-            }
-            if let Some(cancelled) = &mut self.cancelled
-                && Pin::new(cancelled).poll(context).is_ready()
-            {
-                // Open until it is dropped, which tells the worker.
-                let certainty = Certainty::MaybeExecuted;
-                return Poll::Ready(Err(CallError::GivenUp { certainty }));
             }
             let Some(confirm) = &mut self.confirm else {
                 return Poll::Pending;
@@ -116,6 +110,6 @@ impl<T> Drop for OpenCall<T> {
 fn abandoned() -> CallError {
     debug_assert!(false, "the client machine dropped a waiter");
     CallError::Closed {
-        certainty: Certainty::MaybeExecuted,
+        certainty: rpc_proto::Certainty::MaybeExecuted,
     }
 }

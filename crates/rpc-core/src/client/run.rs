@@ -1,5 +1,6 @@
 //! One call with its attempts, as far as it is the same on both faces.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,14 +14,14 @@ use super::open_call::{OpenCall, new_id};
 use super::table::CallResult;
 use super::{CallOptions, Core};
 use crate::CallEvent;
+use crate::race::{First, race};
 
 /// A call that has begun.
 pub(crate) struct Run<'a, T> {
     core: &'a Core<T>,
     attempts: Attempts,
-    /// What ends it before its time.
-    cancellation: Option<Cancellation>,
     request: Request,
+    cancellation: Option<Cancellation>,
     /// The identity of the first attempt, until it begins.
     first: Option<CallId>,
     made: u32,
@@ -56,8 +57,8 @@ impl<'a, T> Run<'a, T> {
         Self {
             core,
             attempts,
-            cancellation: options.cancellation,
             request,
+            cancellation: options.cancellation,
             first: Some(first),
             made: 0,
             since,
@@ -69,17 +70,19 @@ impl<'a, T> Run<'a, T> {
     /// Opens the next attempt.
     pub(crate) fn attempt(&mut self) -> Result<(OpenCall<T>, Message, Arc<T>), CallError> {
         self.stop_waiting();
-        let cancelled = Cancellation::is_cancelled;
-        if self.cancellation.as_ref().is_some_and(cancelled) {
-            let certainty = Certainty::NotExecuted;
-            return Err(CallError::GivenUp { certainty });
+        if self
+            .cancellation
+            .as_ref()
+            .is_some_and(Cancellation::is_cancelled)
+        {
+            return Err(CallError::GivenUp {
+                certainty: Certainty::NotExecuted,
+            });
         }
         let id = self.first.take().unwrap_or_else(new_id);
         let mut attempt = self.attempts.begin(id);
         attempt.unix_ms = unix_ms();
-        let request = self.request.clone();
-        let cancellation = self.cancellation.as_ref();
-        let opened = OpenCall::begin(&self.core.table, request, attempt, cancellation);
+        let opened = OpenCall::begin(&self.core.table, self.request.clone(), attempt);
         self.made += u32::from(opened.is_ok());
         opened.map_err(|error| self.explain(error))
     }
@@ -107,6 +110,30 @@ impl<'a, T> Run<'a, T> {
     pub(crate) fn give_up(&mut self) -> CallError {
         let error = self.attempts.give_up();
         self.explain(error)
+    }
+
+    /// Does `work`, unless the work that the call is for is given up first.
+    pub(crate) async fn unless_given_up<F: Future>(&self, work: F) -> Option<F::Output> {
+        let Some(cancellation) = &self.cancellation else {
+            return Some(work.await);
+        };
+        match race(work, cancellation.cancelled()).await {
+            First::Left(output) => Some(output),
+            First::Right(()) => None,
+        }
+    }
+
+    /// Waits until there is no use in waiting for the next attempt.
+    pub(crate) async fn until_useless(&self) {
+        let closed = self.core.cell.until_closed();
+        self.unless_given_up(closed).await;
+    }
+
+    /// Waits until there is a connection, or no use in waiting for one.
+    pub(crate) async fn until_up(&self) {
+        let up = self.core.cell.until_up();
+        // Where there will be none any more, the next attempt says why.
+        self.unless_given_up(up).await;
     }
 
     /// The call has ended.

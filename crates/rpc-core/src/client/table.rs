@@ -149,6 +149,10 @@ impl<T> Table<T> {
         self.feed(|state| state.calls.cancel(id));
     }
 
+    pub(super) fn give_up(&self, id: CallId) {
+        self.feed(|state| state.calls.give_up(id));
+    }
+
     pub(super) fn handle_publish(&self, id: CallId, result: Result<(), TransportError>) {
         self.feed(|state| state.calls.handle_publish(id, result));
     }

@@ -1,17 +1,19 @@
 //! The link machine behind its lock, and who waits for it to be up.
 
 use std::fmt;
+#[cfg(feature = "tokio")]
+use std::future::Future;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
-#[cfg(feature = "tokio")]
-use std::{future::Future, pin::pin};
 
 use rpc_proto::link::{Generation, Link, LinkState, Step};
 use rpc_proto::{ErrorKind, TransportError};
 
 use crate::Observer;
+#[cfg(feature = "tokio")]
+use crate::race::{First, race};
 
 /// A link, shared by its owner and its supervisor.
 ///
@@ -123,13 +125,10 @@ impl LinkCell {
     /// Does `work` unless the owner ends the link first.
     #[cfg(feature = "tokio")]
     pub(crate) async fn unless_closed<F: Future>(&self, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
-        let mut closed = pin!(self.until_closed());
-        poll_fn(|context| match work.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => closed.as_mut().poll(context).map(|()| None),
-        })
-        .await
+        match race(work, self.until_closed()).await {
+            First::Left(output) => Some(output),
+            First::Right(()) => None,
+        }
     }
 
     fn poll_state<R>(

@@ -10,7 +10,6 @@ mod house;
 mod options;
 mod panic;
 mod posts;
-mod race;
 mod told;
 #[cfg(feature = "tokio")]
 mod worker;
@@ -24,8 +23,8 @@ pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
-pub(crate) use self::race::{First, race};
 pub(crate) use self::told::Origin;
+pub(crate) use crate::race::{First, race};
 
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.

@@ -1,6 +1,6 @@
 //! What the async server does with a delivery: wait for a slot, run, reply, settle.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             if stoppable {
                 cancellation.cancelled().await;
             } else {
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
         };
         match timeout_at(deadline.into(), race(work, cancelled)).await {
@@ -212,8 +212,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
             }
         }
         match waited {
-            // Panics are caught inside; the error is a runtime that shuts down, and the work with it.
-            Waited::Ended(ending) => ending.unwrap_or(Ending::Panicked),
+            Waited::Ended(Ok(ending)) => ending,
+            // Panics are caught inside; the error is a runtime that shuts down, and this task with
+            // it. Nobody knows whether the work began: unsettled, the request is delivered again.
+            Waited::Ended(Err(_)) => pending().await,
             Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
             Waited::Cancelled | Waited::TimedOut => {
                 let given_up = self.acceptor.give_up();

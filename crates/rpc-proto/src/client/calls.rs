@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::notices::{ById, Notices};
 use super::{Attempt, CallError, Ended, Limits, Request, Stats};
 use crate::link::Generation;
+use crate::mutants::{Mutant, is};
 use crate::wire::{self, Reply};
 use crate::{
     Address, CallId, Certainty, ErrorKind, Expiration, HeaderValue, Headers, Message, ShortString,
@@ -20,8 +21,8 @@ use crate::{
 ///
 /// `W` is whatever the driver needs to wake the caller; the machine carries it and hands it back.
 ///
-/// Commands: [`start`](Self::start), [`cancel`](Self::cancel), [`close`](Self::close). What
-/// happened: [`handle_connect`](Self::handle_connect), [`handle_publish`](Self::handle_publish),
+/// Commands: [`start`](Self::start), [`cancel`](Self::cancel), [`give_up`](Self::give_up),
+/// [`close`](Self::close). What happened: [`handle_connect`](Self::handle_connect), [`handle_publish`](Self::handle_publish),
 /// [`handle_reply`](Self::handle_reply), [`handle_timeout`](Self::handle_timeout),
 /// [`handle_disconnect`](Self::handle_disconnect), [`handle_end`](Self::handle_end). To do:
 /// [`poll_ended`](Self::poll_ended) and [`poll_cancel`](Self::poll_cancel) after each of them, and
@@ -155,7 +156,9 @@ impl<W> Calls<W> {
         }
         annotate(&mut headers, &attempt, left);
         self.stats.started += 1;
-        self.deadlines.insert((deadline, id));
+        if !is(Mutant::ForgottenTimer) || attempt.message_id.is_none() {
+            self.deadlines.insert((deadline, id));
+        }
         let known = self.pending.insert(
             id,
             Pending {
@@ -183,12 +186,26 @@ impl<W> Calls<W> {
     /// Takes back a call whose caller has gone, and has its worker told. Returns whether it was
     /// still open.
     pub fn cancel(&mut self, id: CallId) -> bool {
+        if is(Mutant::CancelLeaks) {
+            return self.pending.contains_key(&id);
+        }
         let Some(pending) = self.remove(id) else {
             return false;
         };
         self.notices.give_up(id, pending.worker);
         self.stats.cancelled += 1;
         true
+    }
+
+    /// Ends a call that nobody needs any more, and has its worker told. Whoever waits for it learns
+    /// that.
+    pub fn give_up(&mut self, id: CallId) {
+        let error = CallError::GivenUp {
+            certainty: Certainty::MaybeExecuted,
+        };
+        if let Some(worker) = self.end(id, Err(error)) {
+            self.notices.give_up(id, worker);
+        }
     }
 
     /// Ends all calls and lets no further one start, at the caller's own wish.
@@ -208,6 +225,10 @@ impl<W> Calls<W> {
     /// The broker has confirmed the request of a call, or the publish has failed.
     pub fn handle_publish(&mut self, id: CallId, result: Result<(), TransportError>) {
         match result {
+            Ok(()) if is(Mutant::ConfirmIsReply) => {
+                let reply = wire::decode_reply(Message::default());
+                self.end(id, reply.map_err(CallError::Remote));
+            }
             Ok(()) => {
                 if let Some(pending) = self.pending.get_mut(&id) {
                     pending.confirmed = true;
@@ -238,6 +259,10 @@ impl<W> Calls<W> {
         let taken = match id {
             Some(id) if kind == Some(&wire::STARTED_TYPE) => self.handle_started(id, message),
             Some(id) if self.pending.contains_key(&id) => self.answer(id, message),
+            _ if is(Mutant::LateReplyEndsAnother) && !self.deadlines.is_empty() => {
+                let oldest = self.deadlines.first().map(|&(_, id)| id);
+                oldest.is_some_and(|id| self.answer(id, message))
+            }
             // One of our own, to ourselves, that took its time.
             _ => kind == Some(&wire::CHECK_TYPE),
         };
@@ -250,15 +275,21 @@ impl<W> Calls<W> {
             if deadline > now {
                 break;
             }
-            self.expire(id, Certainty::MaybeExecuted);
+            let unconfirmed = self.pending.get(&id).is_some_and(|call| !call.confirmed);
+            let certainty = if is(Mutant::UnconfirmedIsNotExecuted) && unconfirmed {
+                Certainty::NotExecuted
+            } else {
+                Certainty::MaybeExecuted
+            };
+            self.expire(id, certainty);
         }
     }
 
     /// The connection of this generation is gone, and its reply address with it: ends every call of
     /// it. None can start until there is another. Nothing happens if there is already.
     pub fn handle_disconnect(&mut self, generation: Generation, cause: TransportError) {
-        if matches!(self.standing, Standing::Up { generation: present, .. } if present == generation)
-        {
+        let present = matches!(self.standing, Standing::Up { generation: present, .. } if present == generation);
+        if present || is(Mutant::DisconnectOfAnyGeneration) {
             self.lose(&cause);
             self.standing = Standing::Down(Some(cause));
         }

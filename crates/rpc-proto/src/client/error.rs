@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::link::needs_operator;
+use crate::mutants::{Mutant, is};
 use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 
 /// Why a call has no result.
@@ -16,6 +17,11 @@ use crate::{Certainty, Code, ErrorKind, Origin, Reason, Status, TransportError};
 pub enum CallError {
     /// There is no connection now, another one is being made, and the call was not to wait for it.
     BrokerDown(TransportError),
+    /// Nobody needs the result any more: the work that the call was made for was given up.
+    GivenUp {
+        /// Not executed when nothing had been sent yet, otherwise open.
+        certainty: Certainty,
+    },
     /// The client was closed by its owner.
     Closed {
         /// Not executed when the call came after the close, otherwise open.
@@ -32,11 +38,6 @@ pub enum CallError {
     },
     /// The connection had ended before the call began, and there will be no other.
     NotSent(TransportError),
-    /// The call was made for another request, and that was cancelled: nobody needs the result.
-    GivenUp {
-        /// Not executed when nothing had been sent yet, otherwise open.
-        certainty: Certainty,
-    },
     /// The request could not be published, or was returned or refused by the broker.
     Publish(TransportError),
     /// The service answered with an error.
@@ -84,6 +85,7 @@ impl CallError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::BrokerDown(_) => Reason::BrokerDown,
+            Self::GivenUp { .. } => Reason::GivenUp,
             Self::Closed { .. } => Reason::ClientClosed,
             Self::ConnectionLost(_) => Reason::ConnectionLost,
             Self::DeadlineExceeded {
@@ -96,7 +98,6 @@ impl CallError {
             Self::DeadlineExceeded {
                 confirmed: false, ..
             } => Reason::Unconfirmed,
-            Self::GivenUp { .. } => Reason::GivenUp,
             Self::NotSent(_) => Reason::NotSent,
             Self::Publish(error) => match error.kind() {
                 ErrorKind::Blocked => Reason::BrokerBlocked,
@@ -122,10 +123,11 @@ impl CallError {
     #[must_use]
     pub fn certainty(&self) -> Certainty {
         match self {
-            Self::Closed { certainty }
-            | Self::DeadlineExceeded { certainty, .. }
-            | Self::GivenUp { certainty } => *certainty,
+            Self::GivenUp { certainty }
+            | Self::Closed { certainty }
+            | Self::DeadlineExceeded { certainty, .. } => *certainty,
             Self::BrokerDown(_) | Self::NotSent(_) => Certainty::NotExecuted,
+            Self::ConnectionLost(_) if is(Mutant::LossIsNotExecuted) => Certainty::NotExecuted,
             Self::Publish(error) => error.certainty(),
             Self::Remote(status) => status.certainty(),
             other => other.reason().certainty(),
@@ -149,6 +151,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BrokerDown(_) => f.write_str("there is no connection to the broker"),
+            Self::GivenUp { .. } => f.write_str("the work that the call was for was given up"),
             Self::Closed { .. } => f.write_str("the client was closed"),
             Self::ConnectionLost(_) => f.write_str("the connection was lost during the call"),
             Self::DeadlineExceeded {
@@ -161,9 +164,6 @@ impl fmt::Display for CallError {
             Self::DeadlineExceeded {
                 confirmed: false, ..
             } => f.write_str("neither confirm nor reply within the deadline"),
-            Self::GivenUp { .. } => {
-                f.write_str("the request that the call was made for was cancelled")
-            }
             Self::NotSent(_) => f.write_str("the connection had ended before the call"),
             Self::Publish(_) => f.write_str("the request could not be delivered"),
             Self::Remote(status) => f.write_str(status.message()),

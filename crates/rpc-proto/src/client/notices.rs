@@ -8,6 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use crate::mutants::{Mutant, is};
 use crate::{Address, CallId, Expiration, Message, ShortString, wire};
 
 /// How many calls that were given up are remembered, and how many notices wait to be sent.
@@ -45,7 +46,7 @@ impl Notices {
     /// A worker runs a call that is not open. Returns whether it was given up here.
     pub(super) fn handle_started(&mut self, id: CallId, worker: ShortString) -> bool {
         let known = self.untold.remove(&id);
-        if known {
+        if known && !is(Mutant::NoticeComesTooLate) {
             self.tell(id, worker);
         }
         known

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 pub use self::budget::Budget;
 use super::{Attempt, CallError};
 use crate::jitter::Jitter;
+use crate::mutants::{Mutant, is};
 use crate::wire::Reply;
 use crate::{
     CallId, Certainty, Code, ErrorKind, Origin, Pushback, Reason, ShortString, Status,
@@ -175,6 +176,8 @@ impl Attempts {
     /// The next attempt, under this new identity.
     pub fn begin(&mut self, id: CallId) -> Attempt {
         let first = *self.first.get_or_insert(id);
+        let id = if is(Mutant::ReusedId) { first } else { id };
+        let first = if is(Mutant::NewMessageId) { id } else { first };
         let known = |known: &ShortString| Some(known.clone());
         Attempt {
             hops: self.hops,
@@ -239,7 +242,8 @@ impl Attempts {
             Next::RetryAt(at) => at,
             Next::WhenUp { after, .. } => after,
         };
-        (earliest < self.deadline).then_some(next)
+        let in_time = earliest < self.deadline || is(Mutant::RetryPastDeadline);
+        in_time.then_some(next)
     }
 
     /// After an attempt that was not executed.
@@ -271,7 +275,9 @@ impl Attempts {
 
     /// After an attempt that may have been executed.
     fn repeat(&mut self, now: Instant, budget: &Budget, error: &CallError) -> Option<Next> {
-        if !self.idempotent || self.number >= self.policy.max_attempts || !budget.allows() {
+        let idempotent = self.idempotent || is(Mutant::RetryNonIdempotent);
+        let more = self.number < self.policy.max_attempts || is(Mutant::AttemptsWithoutEnd);
+        if !idempotent || !more || !budget.allows() {
             return None;
         }
         let mut next = deadline_after(now, self.backoff(self.number - 1));
@@ -302,6 +308,7 @@ impl Attempts {
     /// When a request is sent again that the service did not run, if at all.
     fn after_refusal(&mut self, now: Instant, status: &Status) -> Option<Instant> {
         match (status.reason()?, status.pushback()) {
+            (Reason::Shed, Some(_)) if is(Mutant::PushbackIgnored) => Some(self.soon(now)),
             (Reason::Draining | Reason::Shed, Some(Pushback::After(wait))) => {
                 Some(deadline_after(now, wait))
             }
@@ -338,7 +345,8 @@ impl Attempts {
 
     fn keep(&mut self, error: CallError) {
         let open = |error: &CallError| error.certainty() != Certainty::NotExecuted;
-        if open(&error) || !self.kept.as_ref().is_some_and(open) {
+        let last = is(Mutant::LastErrorSpeaksForAll);
+        if open(&error) || last || !self.kept.as_ref().is_some_and(open) {
             self.kept = Some(error);
         }
     }
@@ -354,7 +362,7 @@ impl Attempts {
 /// connection ends many calls and is one event, and the link that makes the next one waits itself.
 fn costs(error: &CallError) -> bool {
     match error {
-        CallError::Closed { .. } | CallError::ConnectionLost(_) | CallError::GivenUp { .. } => {
+        CallError::GivenUp { .. } | CallError::Closed { .. } | CallError::ConnectionLost(_) => {
             false
         }
         CallError::Publish(cause) if cause.kind() == ErrorKind::Closed => false,

@@ -11,6 +11,7 @@ use super::job::EXPIRED;
 use super::shared::Shared;
 use super::timing::Timing;
 use super::{AfterForward, Forward, Guarantee, Job, Policy, Request, Settlement, Stats, Verdict};
+use crate::mutants::{Mutant, is};
 use crate::{
     Address, Cancellation, Delivery, Expiration, HeaderValue, Message, Reason, ShortString, wire,
 };
@@ -209,25 +210,27 @@ impl Intake {
             return refuse(envelope, Reason::MessageTooLarge, said);
         }
         let hops = number(&message, wire::HOPS, 0);
-        if hops > *max_hops {
+        if hops > *max_hops && !is(Mutant::HopLimitIgnored) {
             let said = format!("it has come through {hops} services, and the limit is {max_hops}");
             return refuse(envelope, Reason::HopLimit, said);
         }
         if let Some(quarantine) = quarantine.as_ref().filter(|_| quarantined) {
             let count = deliveries(&message, redelivered);
-            if count.is_none_or(|count| count >= quarantine.limit) {
+            let guilty = count.is_none_or(|count| count >= quarantine.limit);
+            if guilty && !is(Mutant::PoisonNeverGivenUp) {
                 envelope.discard = true;
                 let said = "each worker that took the request has ended with it";
                 return refuse(envelope, Reason::Poison, said.into());
             }
         }
-        if envelope.redelivered && *guarantee == Guarantee::AtMostOnce {
+        let twice = envelope.redelivered && !is(Mutant::AtMostOnceRunsAgain);
+        if twice && *guarantee == Guarantee::AtMostOnce {
             let said = "it was delivered before, and may have run then";
             return refuse(envelope, Reason::Redelivered, said.into());
         }
         let suspect = quarantine
             .as_ref()
-            .filter(|_| envelope.redelivered && !quarantined)
+            .filter(|_| envelope.redelivered && !quarantined && !is(Mutant::SuspectsRunAmongOthers))
             .map(|quarantine| quarantine.queue.clone());
         let forward = suspect.map(|queue| (queue, message.clone()));
         let request = Request {
@@ -290,7 +293,10 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
 /// What makes a request the same as another, if answers are kept and it says.
 fn key(shared: &Shared, message: &Message) -> Option<DedupKey> {
     shared.policy.dedup.as_ref()?;
-    let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let mut message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    if is(Mutant::DedupByMethod) {
+        message_id = ShortString::default();
+    }
     Some(DedupKey {
         method: message.kind.clone(),
         message_id,

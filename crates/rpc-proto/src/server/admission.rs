@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Admission;
 use crate::Pushback;
+use crate::mutants::{Mutant, is};
 
 /// For how long requests have been waiting for too long.
 #[derive(Debug, Default)]
@@ -27,7 +28,10 @@ impl Gate {
         admission: Admission,
     ) -> Option<Pushback> {
         let half = timeout / 2;
-        if waited <= half {
+        if is(Mutant::NeverSheds) {
+            return None;
+        }
+        if waited <= half && !(is(Mutant::ShedsForEver) && self.standing_since.is_some()) {
             self.standing_since = None;
             return None;
         }

@@ -7,6 +7,7 @@ use super::dedup::Kept;
 use super::settlement::{AfterReply, Settlement, Verdict};
 use super::shared::Shared;
 use super::{Answer, Response};
+use crate::mutants::{Mutant, is};
 use crate::{AckToken, Address, Expiration, Message, Pushback, Reason, ShortString, Status, wire};
 
 #[derive(Debug)]
@@ -139,7 +140,10 @@ pub(super) fn encode(answer: Answer, redelivered: bool) -> Message {
             content_type,
             ..Message::default()
         },
-        Err(status) => wire::encode_status(&status.of_redelivered(redelivered)),
+        Err(status) => {
+            let open = redelivered && !is(Mutant::SecondRefusalIsNotExecuted);
+            wire::encode_status(&status.of_redelivered(open))
+        }
     }
 }
 

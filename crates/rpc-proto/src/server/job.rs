@@ -8,6 +8,7 @@ use super::cancels::Registered;
 use super::dedup::{Claim, DedupKey, Entry, Kept};
 use super::envelope::{Envelope, encode};
 use super::{Answer, Finished, Guarantee, Request, Settlement, Verdict};
+use crate::mutants::{Mutant, is};
 use crate::{
     AckToken, Address, Cancellation, Certainty, Expiration, Message, Reason, Status,
     TransportError, wire,
@@ -58,7 +59,8 @@ impl Job {
     /// before, when there are too many, or when nothing may begin any more: then it is handed back.
     pub fn begin(mut self, now: Instant) -> Begun {
         let shared = Arc::clone(&self.envelope.shared);
-        if shared.draining.load(Ordering::Acquire) || self.orphaned.load(Ordering::Acquire) {
+        let draining = shared.draining.load(Ordering::Acquire) && !is(Mutant::DrainBegins);
+        if draining || self.orphaned.load(Ordering::Acquire) {
             return Begun::Settle(self.hand_back(now));
         }
         if let Some(key) = &self.key {
@@ -69,7 +71,7 @@ impl Job {
                 Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
             }
         }
-        if self.request.deadline <= now {
+        if self.request.deadline <= now && !is(Mutant::ExpiredRuns) {
             return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
         }
         let waited = now.saturating_duration_since(self.since);
@@ -92,6 +94,8 @@ impl Job {
             claim = claimed;
         }
         let token = match shared.policy.guarantee {
+            Guarantee::AtLeastOnce if is(Mutant::AckBeforeReply) => self.envelope.token.take(),
+            Guarantee::AtMostOnce if is(Mutant::AtMostOnceAcksLate) => None,
             Guarantee::AtLeastOnce => None,
             Guarantee::AtMostOnce => self.envelope.token.take(),
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Job;
 use super::shared::Shared;
+use crate::mutants::{Mutant, is};
 use crate::{AckToken, Address, ConsumerId, ErrorKind, Message, TransportError};
 
 /// What is left to do for a delivery.
@@ -79,6 +80,7 @@ impl AfterReply {
         let again = match error.kind() {
             ErrorKind::Closed | ErrorKind::Connect => true,
             ErrorKind::Blocked | ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
+            ErrorKind::NoRoute => is(Mutant::RequeueForEver),
             _ => false,
         };
         if again && self.token.is_some() {

@@ -5,6 +5,7 @@
 //! was acknowledged a moment ago. `redelivered = false` proves a first delivery. A return comes
 //! before its confirm. Expired messages are dropped at the head of a queue only.
 
+mod faults;
 mod queue;
 mod settle;
 #[cfg(test)]
@@ -13,14 +14,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use rpc_proto::{Message, ShortString};
+use rpc_proto::{HeaderValue, Message, ShortString, wire as form};
 
 pub(crate) use self::queue::{Entry, Queue};
-use crate::conn::{ConnId, Declare, Deliver, Down, LANES, Lane, Open, Opened, Up};
+use crate::conn::{ConnId, Declare, Deliver, Down, Lane, Open, Opened, Up};
 use crate::event::Event;
 use crate::ledger::Ledger;
 use crate::mix::Fault;
-use crate::pipe::Hold;
 use crate::time::MS;
 use crate::wire::Wire;
 use crate::worker::QUARANTINE;
@@ -87,7 +87,7 @@ impl Broker {
             } => self.reject(wire, ledger, consumer, tag, requeue),
             Up::Cancel { consumer } => {
                 self.cancel(wire, ledger, consumer);
-                wire.send_down(id, lane, Down::CancelOk { consumer });
+                wire.send_down(id, lane, Down::CancelOk);
             }
             Up::End => self.lost(wire, ledger, id, lane),
         }
@@ -191,11 +191,14 @@ impl Broker {
         }
         let is_inbox = queue.exclusive.is_some();
         let synced = queue.declare.durable;
-        let twice = is_inbox && {
-            let healed = wire.healed;
-            let mix = wire.mix;
-            mix.strikes(wire.rng(), Fault::DuplicateReply, 60) && !healed
+        let twice = is_inbox && strikes(wire, Fault::DuplicateReply, 60);
+        let foreign = is_inbox && strikes(wire, Fault::ForeignReply, 200);
+        let foreign = if foreign {
+            foreign_status(message, wire.rng().below(4))
+        } else {
+            None
         };
+        let message = foreign.as_ref().unwrap_or(message);
         let serial = self.next_serial;
         self.next_serial += 1;
         queue.push(serial, Rc::clone(message), wire.now);
@@ -210,16 +213,18 @@ impl Broker {
                 queue.push(serial, Rc::clone(message), wire.now);
             }
         }
-        if *to == QUARANTINE {
-            ledger.quarantined(message);
-        }
         if synced {
             self.unconfirmed.insert(serial);
             let wait = wire.rng().heavy(2 * MS);
+            let ok = !strikes(wire, Fault::Nack, 40);
+            if *to == QUARANTINE {
+                ledger.quarantined(message, ok);
+            }
             let event = Event::Confirm {
                 conn: id,
                 tag,
                 serial,
+                ok,
                 broker_life: self.life,
             };
             wire.after(wait, event);
@@ -236,7 +241,7 @@ impl Broker {
         }
         self.unconfirmed.remove(&at.serial);
         if wire.conn(at.conn).open_there[Lane::Publish as usize] {
-            let (tag, ok) = (at.tag, true);
+            let (tag, ok) = (at.tag, at.ok);
             wire.send_down(at.conn, Lane::Publish, Down::Confirm { tag, ok });
         }
     }
@@ -289,102 +294,8 @@ impl Broker {
                 return;
             };
             wire.trace("broker.expire", [place as u64, entry.serial, 0]);
-            self.dead_letter(wire, ledger, place, entry, "expired");
+            self.dead_letter(wire, ledger, place, &entry, "expired");
         }
-    }
-
-    /// The alarm rings, or is over.
-    pub(crate) fn set_alarm(&mut self, wire: &mut Wire, on: bool) {
-        if self.alarm == on {
-            return;
-        }
-        self.alarm = on;
-        wire.trace("broker.alarm", [u64::from(on), 0, 0]);
-        for id in wire.alive() {
-            if on {
-                self.block(wire, id);
-            } else {
-                wire.release(id, Lane::Publish, Hold::Alarm);
-                wire.send_down(id, Lane::Publish, Down::Blocked(false));
-            }
-        }
-    }
-
-    fn block(&self, wire: &mut Wire, id: ConnId) {
-        if wire.conn(id).open_there[Lane::Publish as usize] {
-            wire.hold_up(id, Lane::Publish, Hold::Alarm);
-            wire.send_down(id, Lane::Publish, Down::Blocked(true));
-        }
-    }
-
-    /// Killed: connections break, and what was not on disk is gone.
-    pub(crate) fn crash(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
-        wire.trace("broker.crash", [u64::from(self.life), 0, 0]);
-        (self.up, self.alarm) = (false, false);
-        self.life += 1;
-        for id in wire.alive() {
-            for lane in LANES {
-                wire.release(id, lane, Hold::Alarm);
-                wire.conns[id.0].open_there[lane as usize] = false;
-                wire.break_down(id, lane);
-                wire.conns[id.0].up[lane as usize].clear();
-            }
-        }
-        for (_, consumer) in std::mem::take(&mut self.consumers) {
-            if let Some(queue) = &mut self.queues[consumer.queue] {
-                for entry in consumer.unacked.into_values() {
-                    queue.take_back(entry);
-                }
-            }
-        }
-        for place in 0..self.queues.len() {
-            let Some(queue) = &mut self.queues[place] else {
-                continue;
-            };
-            queue.consumers.clear();
-            if !queue.declare.durable {
-                self.delete(wire, ledger, place);
-                continue;
-            }
-            for entry in queue.take_unsynced(wire.now) {
-                if wire.rng().chance(500) {
-                    wire.trace("broker.unsynced", [place as u64, entry.serial, 0]);
-                    queue.take_back(entry);
-                }
-            }
-            let unconfirmed = &self.unconfirmed;
-            let rng = wire.rng();
-            let lost = queue.keep(|entry| {
-                entry.is_persistent() && (!unconfirmed.contains(&entry.serial) || rng.chance(500))
-            });
-            for entry in lost {
-                wire.trace("broker.lose", [place as u64, entry.serial, 0]);
-                ledger.gone(&entry.message, "lost");
-            }
-        }
-        self.unconfirmed.clear();
-    }
-
-    pub(crate) fn restart(&mut self, wire: &mut Wire) {
-        wire.trace("broker.restart", [u64::from(self.life), 0, 0]);
-        self.up = true;
-    }
-
-    /// Ends one of the consumers of a shared queue, as a broker does whose queue moves.
-    pub(crate) fn cancel_some(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
-        let shared: Vec<_> = self
-            .consumers
-            .iter()
-            .filter(|(_, consumer)| consumer.prefetch.is_some())
-            .map(|(&id, consumer)| (id, consumer.conn))
-            .collect();
-        if shared.is_empty() {
-            return;
-        }
-        let (consumer, conn) = wire.rng().pick(&shared);
-        wire.trace("broker.cancel", [consumer, conn.0 as u64, 0]);
-        self.cancel(wire, ledger, consumer);
-        wire.send_down(conn, Lane::Consume, Down::Cancelled { consumer });
     }
 
     /// Messages in a queue and with its consumers.
@@ -410,7 +321,32 @@ pub(crate) struct Confirmed {
     pub(crate) conn: ConnId,
     pub(crate) tag: u64,
     pub(crate) serial: u64,
+    pub(crate) ok: bool,
     pub(crate) broker_life: u32,
+}
+
+/// Whether a fault happens at this occasion.
+fn strikes(wire: &mut Wire, fault: Fault, per_mille: u64) -> bool {
+    let mix = wire.mix;
+    mix.strikes(wire.rng(), fault, per_mille) && !wire.healed
+}
+
+/// The same error of a handler, as a peer says it that has its own idea of statuses; nothing for any
+/// other message.
+fn foreign_status(message: &Message, kind: u64) -> Option<Rc<Message>> {
+    let origin = message.headers.get(form::ORIGIN)?.as_text()?;
+    if origin != "handler" {
+        return None;
+    }
+    let mut foreign = message.clone();
+    let status = match kind {
+        0 => HeaderValue::Int(99),
+        1 => HeaderValue::Int(-3),
+        2 => HeaderValue::from("no number"),
+        _ => HeaderValue::from(" 11 "),
+    };
+    foreign.headers.insert(form::STATUS, status).ok()?;
+    Some(Rc::new(foreign))
 }
 
 /// One that nobody can guess, and that says in the trace whose it is.

@@ -101,11 +101,6 @@ impl Queue {
         self.ready.pop_front()
     }
 
-    /// When the first message expires.
-    pub(crate) fn first_expiry(&self) -> Option<Micros> {
-        self.ready.front()?.expires_at
-    }
-
     /// Remembers what was acknowledged, for as long as a crash could bring it back.
     pub(crate) fn settle(&mut self, entry: Entry, now: Micros) {
         if !self.declare.durable || !entry.is_persistent() {
@@ -136,10 +131,6 @@ impl Queue {
         let (kept, lost) = ready.into_iter().partition(|entry| survives(entry));
         self.ready = kept;
         Vec::from(lost as VecDeque<Entry>)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.ready.iter()
     }
 
     pub(crate) fn into_entries(self) -> impl Iterator<Item = Entry> {

@@ -1,7 +1,5 @@
 //! How the simulated broker takes messages back, drops them, and loses connections.
 
-use rpc_proto::{CallId, Message, ShortString, wire as form};
-
 use super::{Broker, Entry};
 use crate::conn::{ConnId, Lane};
 use crate::ledger::Ledger;
@@ -49,7 +47,7 @@ impl Broker {
             self.requeue(wire, ledger, place, entry);
         } else {
             ledger.acknowledged(&entry.message);
-            self.dead_letter(wire, ledger, place, entry, "rejected");
+            self.dead_letter(wire, ledger, place, &entry, "rejected");
         }
         self.pump(wire, ledger, place);
     }
@@ -109,7 +107,7 @@ impl Broker {
         if let Some(limit) = queue.declare.delivery_limit
             && entry.failures >= limit
         {
-            self.dead_letter(wire, ledger, place, entry, "delivery_limit");
+            self.dead_letter(wire, ledger, place, &entry, "delivery_limit");
             return;
         }
         queue.take_back(entry);
@@ -120,7 +118,7 @@ impl Broker {
         wire: &mut Wire,
         ledger: &mut Ledger,
         place: usize,
-        entry: Entry,
+        entry: &Entry,
         cause: &'static str,
     ) {
         let target = self.queues[place]
@@ -163,39 +161,5 @@ impl Broker {
         for place in 0..self.queues.len() {
             self.drop_expired(wire, ledger, place);
         }
-    }
-
-    /// Something reaches a queue that nobody there can do anything with: a forged reply, a reply in
-    /// the queue of requests, a request whose answer would go to that queue.
-    pub(crate) fn stray(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
-        let places: Vec<_> = (0..self.queues.len())
-            .filter(|&place| self.queues[place].is_some())
-            .collect();
-        if !self.up || places.is_empty() {
-            return;
-        }
-        let place = wire.rng().pick(&places);
-        let bits = wire.rng().bits();
-        let kind = wire.rng().below(4);
-        let Some(queue) = self.queues[place].as_mut() else {
-            return;
-        };
-        let mut message = Message::new("stray");
-        let forged = CallId::from_bits(bits).to_correlation_id();
-        message.correlation_id = Some(match kind {
-            0 => ShortString::from_static("not one of ours"),
-            _ => forged,
-        });
-        let is_inbox = queue.exclusive.is_some();
-        match kind {
-            1 if !is_inbox => message.reply_to = Some(queue.declare.name.clone()),
-            2 if !is_inbox => {}
-            _ => message.kind = Some(form::REPLY_TYPE),
-        }
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        queue.push(serial, std::rc::Rc::new(message), wire.now);
-        wire.trace("broker.stray", [place as u64, serial, kind]);
-        self.pump(wire, ledger, place);
     }
 }

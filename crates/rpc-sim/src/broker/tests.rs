@@ -70,6 +70,7 @@ impl Bench {
                 conn,
                 tag,
                 serial,
+                ok,
                 broker_life,
             } = event
             {
@@ -77,6 +78,7 @@ impl Bench {
                     conn,
                     tag,
                     serial,
+                    ok,
                     broker_life,
                 };
                 self.broker.confirm(&mut self.wire, confirmed);

@@ -68,7 +68,7 @@ fn outdated(setting: &Setting, call: &Call) -> bool {
     };
     let (clients, workers) = setting.skew.split_at(setting.clients);
     let ahead = workers.iter().max().zip(clients.iter().min());
-    ["EXPIRED", "SHED"].contains(&reason.as_str())
+    ["EXPIRED", "HANDLER_TIMED_OUT", "SHED"].contains(&reason.as_str())
         && ahead.is_some_and(|(worker, client)| worker - client > 2_000)
 }
 
@@ -118,7 +118,8 @@ fn disagree(setting: &Setting) -> bool {
 fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
     let ran = call.executions.len();
     let again: u32 = call.attempts.iter().map(|one| one.redeliveries).sum();
-    let most = call.attempts.len() + usize::try_from(again).unwrap_or(usize::MAX);
+    let disowned: usize = call.attempts.iter().map(|one| one.disowned).sum();
+    let most = call.attempts.len() + usize::try_from(again).unwrap_or(usize::MAX) + disowned;
     if ran > most {
         let attempts = call.attempts.len();
         breach(
@@ -137,7 +138,7 @@ fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, Stri
         };
         // A queue that does not count gives nobody a second chance.
         let each = if setting.quorum { limit as usize } else { 1 };
-        let most = 1 + each * attempt.forwarded;
+        let most = 1 + each * attempt.forwarded + attempt.disowned;
         if ran > most {
             let times = attempt.forwarded;
             let detail = format!("it ran {ran} times, and was put in quarantine {times} times");
@@ -165,14 +166,24 @@ fn deduplicated(call: &Call, breach: &mut impl FnMut(Rule, String)) {
 
 /// Where nothing is lost, a caller that gives up stops its handler.
 fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)) {
-    const HARMLESS: [Fault; 4] = [
+    const HARMLESS: [Fault; 13] = [
+        Fault::Burst,
+        Fault::DuplicateReply,
+        Fault::ForeignReply,
         Fault::GiveUp,
         Fault::HandlerError,
-        Fault::SlowHandler,
+        Fault::ManyHops,
+        Fault::Nack,
         Fault::Panic,
+        Fault::QueueFull,
+        Fault::Skew,
+        Fault::SlowHandler,
+        Fault::StrayMessage,
+        Fault::WorkersLate,
     ];
     let call = &world.ledger.calls[number];
-    let Some((at, End::GivenUp)) = call.ended else {
+    let (Some((at, End::GivenUp)), [_]) = (&call.ended, &call.attempts[..]) else {
+        // Of several attempts only the last can be cancelled.
         return;
     };
     if world
@@ -186,7 +197,7 @@ fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)
     }
     for run in &call.executions {
         let ended = run.finished.map_or(Micros::MAX, |(ended, _)| ended);
-        if ended > at.max(run.at) + SECOND {
+        if ended > run.at.max(*at) + SECOND {
             let detail = format!("given up at {at}, and its handler ran until {ended} us");
             breach(Rule::Cancelled, detail);
         }

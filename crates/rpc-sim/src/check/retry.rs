@@ -45,11 +45,10 @@ pub(super) fn attempts(plan: &Plan, call: &Call, breach: &mut impl FnMut(Rule, S
             Some(Pushback::Never) => {
                 breach(Rule::Pushback, "tried again, and was not to".into());
             }
-            Some(Pushback::After(wait)) => {
-                if two.at < failure.at + span(wait) {
-                    breach(Rule::Pushback, "tried again before it was time".into());
-                }
+            Some(Pushback::After(wait)) if two.at < failure.at + span(wait) => {
+                breach(Rule::Pushback, "tried again before it was time".into());
             }
+            Some(Pushback::After(_)) => {}
         }
     }
     if costly >= MAX_ATTEMPTS {

@@ -39,9 +39,15 @@ impl Client {
             .wait_for_ready(plan.wait_for_ready)
             .hops(plan.hops);
         let stage = Stage::Waiting;
-        self.open.insert(call, OpenCall { attempts, stage });
+        let generation = self.home.generation;
+        let open = OpenCall {
+            attempts,
+            generation,
+            stage,
+        };
+        self.open.insert(call, open);
         self.attempt(wire, ledger, setting, call);
-        self.go_on(wire, ledger, setting);
+        self.go_on(wire, ledger);
     }
 
     fn attempt(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, call: usize) {
@@ -64,9 +70,10 @@ impl Client {
             method: None,
         };
         match self.calls.start(wire.instant(), request, attempt, call) {
-            Err(error) => self.outcome(wire, ledger, setting, call, Err(error)),
+            Err(error) => self.outcome(wire, ledger, call, Err(error)),
             Ok(message) => {
                 open.stage = Stage::Running(id);
+                open.generation = self.home.generation;
                 wire.trace("attempt", [call as u64, self.number as u64, 0]);
                 ledger.attempt(call, &message);
                 self.hand_over(wire, setting, call, id, message);
@@ -106,9 +113,9 @@ impl Client {
     }
 
     /// Passes on what has ended.
-    pub(super) fn tell(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
+    pub(super) fn tell(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
         while let Some(Ended { result, waiter }) = self.calls.poll_ended() {
-            self.outcome(wire, ledger, setting, waiter, result);
+            self.outcome(wire, ledger, waiter, result);
         }
     }
 
@@ -117,10 +124,11 @@ impl Client {
         &mut self,
         wire: &mut Wire,
         ledger: &mut Ledger,
-        setting: &Setting,
         call: usize,
         result: Result<Reply, CallError>,
     ) {
+        let waits = |open: &&OpenCall| !matches!(open.stage, Stage::Running(_));
+        let waiting = self.open.values().filter(waits).count();
         let Some(open) = self.open.get_mut(&call) else {
             let detail = "an attempt ended of a call that had ended before";
             return ledger.breach(Rule::EndsOnce, Some(call), detail);
@@ -132,6 +140,13 @@ impl Client {
         {
             ledger.attempt_failed(call, failure);
         }
+        if matches!(result, Err(CallError::ConnectionLost(_)))
+            && open.generation == self.home.generation
+            && self.home.is_up()
+        {
+            let detail = "ended as lost with its connection, which lives";
+            ledger.breach(Rule::LostIsLost, Some(call), detail);
+        }
         if let Err(error) = &result {
             let (certainty, code) = (error.certainty() as u64, error.code().number());
             wire.trace("attempt.fail", [call as u64, certainty, code.into()]);
@@ -139,6 +154,11 @@ impl Client {
         let now = wire.instant();
         match open.attempts.handle_outcome(now, &self.budget, result) {
             Next::Done(result) => return self.end(wire, ledger, call, result),
+            // Too many wait already.
+            _ if waiting >= self.max_waiting => {
+                let error = open.attempts.give_up();
+                return self.end(wire, ledger, call, Err(error));
+            }
             Next::RetryAt(at) => {
                 open.stage = Stage::Waiting;
                 let at = wire.clock.micros(at);
@@ -212,14 +232,12 @@ impl Client {
     /// Tells workers that nobody awaits their replies any more.
     pub(super) fn send_cancels(&mut self, wire: &mut Wire) {
         while let Some((to, message)) = self.calls.poll_cancel() {
-            let Some(peer) = &mut self.home.peer else {
+            // Nor would it arrive while it is of use.
+            let Some(peer) = self.home.peer.as_mut().filter(|peer| !peer.blocked) else {
                 continue;
             };
             wire.trace("client.cancel", [self.number as u64, 0, 0]);
-            let id = CallId::from_bits(0);
-            if let Ok(tag) = peer.publish(wire, &to, message, id) {
-                peer.forget(tag);
-            }
+            peer.publish_unasked(wire, &to, message);
         }
     }
 

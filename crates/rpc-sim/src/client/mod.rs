@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rpc_proto::client::{Attempts, Budget, Calls, Limits, RetryPolicy};
+use rpc_proto::link::Generation;
 use rpc_proto::{CallId, Message};
 
 use crate::conn::{ConnId, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
-use crate::peer::News;
+use crate::peer::{News, closed};
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::time::Micros;
@@ -30,10 +31,13 @@ pub(crate) struct Client {
     calls: Calls<usize>,
     policy: RetryPolicy,
     budget: Budget,
+    max_waiting: usize,
     /// Calls that have not ended, by their numbers in the world.
     open: BTreeMap<usize, OpenCall>,
     /// Requests that wait for the broker to take messages again.
     held: Vec<(CallId, Message, Micros)>,
+    /// The generation that has ended last.
+    ended: Option<Generation>,
     rng: Rng,
     armed: Micros,
     /// When the process last went on after a pause.
@@ -44,6 +48,8 @@ pub(crate) struct Client {
 #[derive(Debug)]
 struct OpenCall {
     attempts: Attempts,
+    /// Of the last attempt.
+    generation: Generation,
     stage: Stage,
 }
 
@@ -71,12 +77,14 @@ impl Client {
         ledger.fresh_budget(owner.process.0);
         Self {
             number: owner.process.0,
-            home: Home::new(wire, owner, seed),
+            home: Home::new(wire, owner, seed, true),
             calls: Calls::new(limits),
             policy,
             budget: Budget::new(&policy),
+            max_waiting: setting.max_in_flight,
             open: BTreeMap::new(),
             held: Vec::new(),
+            ended: None,
             rng: Rng::new(seed, 7),
             armed: 0,
             resumed: 0,
@@ -91,18 +99,9 @@ impl Client {
         setting: &Setting,
         (conn, frame): (ConnId, Down),
     ) {
-        match self.home.handle(wire, conn, frame) {
-            Arrival::Up => {
-                if let Some(peer) = &self.home.peer {
-                    let inbox = peer.inbox.clone();
-                    self.calls.handle_connect(self.home.generation, inbox);
-                }
-                self.arrive(wire, ledger, setting);
-            }
-            Arrival::News(news) => self.news(wire, news),
-            Arrival::Nothing => {}
-        }
-        self.go_on(wire, ledger, setting);
+        let arrival = self.home.handle(wire, conn, frame);
+        self.arrival(wire, ledger, setting, arrival);
+        self.go_on(wire, ledger);
     }
 
     pub(crate) fn wake(
@@ -117,17 +116,20 @@ impl Client {
                 self.armed = 0;
                 self.calls.handle_timeout(wire.instant());
             }
-            Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
+            Wake::DialTimeout(conn) => {
+                let arrival = self.home.dial_timeout(wire, conn);
+                self.arrival(wire, ledger, setting, arrival);
+            }
             Wake::GiveUp(call) => self.give_up(wire, ledger, call),
             Wake::Retry(call) => self.retry(wire, ledger, setting, call),
             Wake::Handler(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
         }
-        self.go_on(wire, ledger, setting);
+        self.go_on(wire, ledger);
     }
 
     /// After a start, after a pause, and after everything that happens.
-    pub(crate) fn go_on(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.tell(wire, ledger, setting);
+    pub(crate) fn go_on(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        self.tell(wire, ledger);
         self.send_cancels(wire);
         let dial = self.home.poll(wire, Open::default);
         let calls = self
@@ -158,6 +160,31 @@ impl Client {
         }
     }
 
+    fn arrival(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        arrival: Arrival<CallId>,
+    ) {
+        match arrival {
+            Arrival::Up => {
+                if let Some(peer) = &self.home.peer {
+                    let inbox = peer.inbox.clone();
+                    self.calls.handle_connect(self.home.generation, inbox);
+                }
+                self.arrive(wire, ledger, setting);
+                // Somebody notices only now that the connection before has ended.
+                let late = self.rng.chance(200);
+                if let Some(earlier) = self.ended.take().filter(|_| late) {
+                    self.calls.handle_disconnect(earlier, closed("receive"));
+                }
+            }
+            Arrival::News(news) => self.news(wire, news),
+            Arrival::Nothing => {}
+        }
+    }
+
     fn news(&mut self, wire: &mut Wire, news: News<CallId>) {
         let generation = self.home.generation;
         match news {
@@ -173,6 +200,7 @@ impl Client {
             }
             News::Ended(cause, ids) => {
                 self.held.clear();
+                self.ended = Some(generation);
                 // The end of the inbox and the ends of the publishes come in any order.
                 if self.rng.chance(500) {
                     self.calls.handle_disconnect(generation, cause.clone());

@@ -3,22 +3,23 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
 //! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod options;
 mod settle;
 mod watch;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
+use rpc_proto::link::Generation;
 use rpc_proto::server::{
-    Accepted, Acceptor, Admission, AfterForward, AfterReply, Guarantee, Intake, Job,
-    Lane as Source, MemoryDedup, Policy, Quarantine, Running,
+    Accepted, Acceptor, AfterForward, AfterReply, Intake, Job, Lane as Source, Running,
 };
 use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
 
+use self::options::{policy, topology};
 use self::watch::Watch;
 pub(crate) use self::watch::answer;
-use crate::conn::{ConnId, Declare, Deliver, Down, Open, Owner};
+use crate::conn::{ConnId, Deliver, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
@@ -71,7 +72,11 @@ enum Drain {
 #[derive(Clone, Debug)]
 struct Origin {
     correlation_id: Option<ShortString>,
+    /// Of the connection it came by.
+    generation: Generation,
     redelivered: bool,
+    /// It is one of those that were answered together with another; which, only the machine knows.
+    joined: bool,
 }
 
 /// A handler that runs.
@@ -125,7 +130,7 @@ impl Worker {
     ) -> Self {
         Self {
             number,
-            home: Home::new(wire, owner, seed),
+            home: Home::new(wire, owner, seed, false),
             acceptor: Acceptor::new(policy(setting)),
             intakes: Vec::new(),
             concurrency: setting.concurrency,
@@ -169,7 +174,9 @@ impl Worker {
                 self.armed = 0;
                 self.time_out(wire, ledger, setting);
             }
-            Wake::DialTimeout(conn) => self.home.dial_timeout(wire, conn),
+            Wake::DialTimeout(conn) => {
+                self.home.dial_timeout(wire, conn);
+            }
             Wake::Notice(number) => self.notice(wire, number),
             Wake::Handler(number) => {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
@@ -275,8 +282,11 @@ impl Worker {
                 }
             }
             News::Cancelled => {
-                let news = self.home.leave(wire);
-                self.news(wire, ledger, setting, news);
+                // What has begun still needs the transport, where no other is to come.
+                if self.drain == Drain::No {
+                    let news = self.home.leave(wire);
+                    self.news(wire, ledger, setting, news);
+                }
             }
             News::Ended(cause, open) => {
                 self.intakes.clear();
@@ -325,7 +335,9 @@ impl Worker {
         );
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
+            generation: self.home.generation,
             redelivered: deliver.redelivered,
+            joined: false,
         };
         let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
         match intake.accept(delivery, wire.instant(), unix_ms) {
@@ -367,48 +379,6 @@ impl Worker {
             }
         }
     }
-}
-
-fn policy(setting: &Setting) -> Policy {
-    let mut policy = Policy::new(QUEUE);
-    policy.guarantee = if setting.at_most_once {
-        Guarantee::AtMostOnce
-    } else {
-        Guarantee::AtLeastOnce
-    };
-    policy.admission = setting.admission.then(Admission::default);
-    if setting.dedup {
-        policy.dedup = Some(Arc::new(MemoryDedup::default()));
-    }
-    policy.quarantine = setting
-        .quarantine
-        .map(|limit| Quarantine::new(QUARANTINE, limit));
-    policy
-}
-
-fn topology(setting: &Setting) -> Open {
-    let work = Declare {
-        durable: setting.durable,
-        auto_delete: !setting.durable,
-        counts: setting.quorum,
-        max_length: setting.max_length,
-        dead_letter: setting.durable.then_some(DEAD),
-        ..Declare::durable(QUEUE)
-    };
-    let quarantine = Declare {
-        counts: setting.quorum,
-        dead_letter: Some(DEAD),
-        ..Declare::durable(QUARANTINE)
-    };
-    let mut open = Open {
-        declare: vec![work, Declare::durable(DEAD)],
-        consume: vec![(QUEUE, setting.prefetch)],
-    };
-    if setting.quarantine.is_some() {
-        open.declare.push(quarantine);
-        open.consume.push((QUARANTINE, 1));
-    }
-    open
 }
 
 const DRAIN_LIMIT: Micros = 3_000 * MS;

@@ -1,7 +1,7 @@
 //! What goes out of a worker: replies and forwards with their confirms, and verdicts.
 
 use rpc_proto::server::{Forwarded, Settlement, Verdict};
-use rpc_proto::{Address, ErrorKind, Message, TransportError};
+use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
 
 use super::watch::Watch;
 use super::{Origin, Sent, Then, Worker};
@@ -12,7 +12,8 @@ use crate::setting::Setting;
 use crate::wire::Wire;
 
 impl Worker {
-    /// Reply, confirm, settle, in this order, on the transport that the request came on.
+    /// Reply, confirm, settle, in this order. Where the transport that the request came by is gone,
+    /// its caller need not be: the reply goes out on the one that is up now.
     pub(super) fn settle(
         &mut self,
         wire: &mut Wire,
@@ -21,27 +22,30 @@ impl Worker {
         settlement: Settlement,
         mut origin: Origin,
     ) {
-        let consumer = settlement.consumer();
+        if origin.joined && !self.is_ours(settlement.consumer()) {
+            // It went back with its transport.
+            return;
+        }
         match settlement {
             Settlement::Settle(verdict) => self.carry_out(wire, &verdict),
             Settlement::Reply { to, message, then } => {
                 Watch::replies(ledger, setting, wire.now, &message);
-                let here = consumer.is_none_or(|id| {
-                    let peer = self.home.peer.as_ref();
-                    peer.is_some_and(|peer| peer.consumers.iter().any(|(_, own)| *own == id))
-                });
                 if origin.correlation_id.is_none() {
                     origin.correlation_id = message.correlation_id.clone();
                 }
                 let then = Then::Reply(then);
-                if here {
-                    self.send(wire, ledger, setting, (&to, message), (then, origin));
-                } else {
-                    let gone = Err(closed("publish").unsent());
-                    self.decide(wire, ledger, setting, then, origin, gone);
-                }
+                self.send(wire, ledger, setting, (&to, message), (then, origin));
             }
         }
+    }
+
+    /// Whether a consumer is one of the transport that is up.
+    fn is_ours(&self, consumer: Option<ConsumerId>) -> bool {
+        let ours = |id| {
+            let peer = self.home.peer.as_ref().filter(|peer| peer.open);
+            peer.is_some_and(|peer| peer.consumers.iter().any(|(_, own)| *own == id))
+        };
+        consumer.is_some_and(ours)
     }
 
     /// Publishes something whose confirm decides what comes next.
@@ -117,7 +121,8 @@ impl Worker {
                 };
                 if hopeless {
                     ledger.unanswerable(origin.correlation_id.as_ref());
-                    if matches!(verdict, Verdict::Requeue(_)) {
+                    let certain = kind != Some(ErrorKind::Timeout) || !origin.joined;
+                    if matches!(verdict, Verdict::Requeue(_)) && certain {
                         let call = ledger.find(origin.correlation_id.as_ref());
                         let detail = format!("requeued, and its reply failed with {kind:?}");
                         ledger.breach(Rule::RequeueEnds, call.map(|(call, _)| call), detail);

@@ -15,7 +15,7 @@ use crate::wire::Wire;
 impl Worker {
     /// Gives free slots to those that wait. Those that may not begin any more need none.
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        let over = self.drain == Drain::Stopped || self.intakes.is_empty();
+        let over = self.drain == Drain::Stopped;
         while over || self.running.len() < self.concurrency {
             let Some((job, origin)) = self.waiting.pop_front() else {
                 return;
@@ -74,7 +74,7 @@ impl Worker {
             let detail = format!("worker {} began after its drain", self.number);
             ledger.breach(Rule::DrainBeginsNothing, Some(call), detail);
         }
-        if setting.at_most_once && !acked.is_some_and(|acked| acked.is_ok()) {
+        if setting.at_most_once && acked.is_none_or(|acked| acked.is_err()) {
             let detail = "it ran, and was not acknowledged before";
             ledger.breach(Rule::AtMostOnce, Some(call), detail);
         }
@@ -86,7 +86,6 @@ impl Worker {
             message_id: request.message_id.as_ref(),
             worker: self.number,
             life: self.home.owner.life,
-            redelivered: request.redelivered,
         });
         let (plan, takes) = match setting.work(call) {
             None => (Planned::Answer(call), MS),
@@ -126,16 +125,14 @@ impl Worker {
     /// A handler has run for so long that its caller should know.
     pub(super) fn notice(&mut self, wire: &mut Wire, number: u64) {
         let now = wire.instant();
-        let notice = self
-            .running
-            .get_mut(&number)
-            .and_then(|work| work.running.notice(now));
-        if let (Some((to, message)), Some(peer)) = (notice, &mut self.home.peer) {
+        let Some(work) = self.running.get_mut(&number) else {
+            return;
+        };
+        let notice = work.running.notice(now);
+        let here = work.origin.generation == self.home.generation;
+        if let (Some((to, message)), Some(peer), true) = (notice, &mut self.home.peer, here) {
             wire.trace("worker.notice", [self.number as u64, number, 0]);
-            let sent = peer.publish(wire, &to, message, u64::MAX);
-            if let Ok(tag) = sent {
-                peer.forget(tag);
-            }
+            peer.publish_unasked(wire, &to, message);
         }
     }
 
@@ -200,11 +197,12 @@ impl Worker {
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
         self.settle(wire, ledger, setting, settlement, work.origin.clone());
         for settlement in joined {
-            // Which deliveries these are only the machine knows: their replies say whose, and they
-            // may be repeated ones.
+            // Their replies say whose they are, and they may be repeated ones.
             let origin = Origin {
                 correlation_id: None,
+                generation: self.home.generation,
                 redelivered: true,
+                joined: true,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::RetryPolicy;
+use crate::mutants::{Mutant, is};
 
 /// Tokens that all calls of a client share: each failure takes one, successes give it back bit by
 /// bit. At half of them or fewer nothing is repeated.
@@ -39,7 +40,9 @@ impl Budget {
 
     /// An attempt has failed, and may have been executed.
     pub fn handle_failure(&self) {
-        self.change(|tokens| tokens.saturating_sub(TOKEN));
+        if !is(Mutant::BudgetNeverCharged) {
+            self.change(|tokens| tokens.saturating_sub(TOKEN));
+        }
     }
 
     /// Whether an attempt may be repeated.

@@ -59,6 +59,7 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
     let table = [
         ("closed during the call", ends(|b| b.calls.close()), Code::Cancelled, "CLIENT_CLOSED", MaybeExecuted),
         ("closed before the call", { let mut b = Bench::new(); b.calls.close(); b.start(1).unwrap_err() }, Code::Cancelled, "CLIENT_CLOSED", NotExecuted),
+        ("given up with the work it was for", ends(|b| b.calls.give_up(call_id(1))), Code::Cancelled, "GIVEN_UP", MaybeExecuted),
         ("no connection", down(ErrorKind::Closed), Code::Unavailable, "BROKER_DOWN", NotExecuted),
         ("no connection: refused", down(ErrorKind::Connect), Code::Unavailable, "BROKER_DOWN", NotExecuted),
         ("no connection: password", down(ErrorKind::Unauthenticated), Code::Unauthenticated, "BROKER_DOWN", NotExecuted),

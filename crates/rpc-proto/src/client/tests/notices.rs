@@ -30,6 +30,16 @@ fn a_worker_that_is_known_is_told_at_once() {
 }
 
 #[test]
+fn the_worker_of_a_call_that_nobody_needs_any_more_is_told() {
+    let mut bench = Bench::new();
+    bench.start(1).unwrap();
+    bench.receive(started(1));
+    bench.calls.give_up(call_id(1));
+    assert_eq!(bench.only_error().reason(), Reason::GivenUp);
+    assert_eq!(told(&mut bench), [(worker(), call_id(1))]);
+}
+
+#[test]
 fn a_worker_that_speaks_up_later_is_told_then_and_once() {
     let mut bench = Bench::new();
     bench.start(1).unwrap();

@@ -169,7 +169,11 @@ fn what_would_fail_again_is_not_tried_again() {
         certainty: Certainty::NotExecuted,
     };
     let large = CallError::RequestTooLarge { len: 2, limit: 1 };
+    let cancelled = CallError::GivenUp {
+        certainty: Certainty::MaybeExecuted,
+    };
     for error in [
+        cancelled,
         closed,
         large,
         CallError::NotSent(lost()),

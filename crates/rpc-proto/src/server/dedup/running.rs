@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{DedupKey, Kept};
+use crate::mutants::{Mutant, is};
 use crate::server::envelope::Envelope;
 use crate::server::shared::Shared;
 
@@ -59,7 +60,10 @@ impl Claim {
             return (Entry::New(envelope), None);
         };
         let mut running = shared.duplicates.table();
-        if let Some(joined) = running.get_mut(key) {
+        if let Some(joined) = running
+            .get_mut(key)
+            .filter(|_| !is(Mutant::DedupForgetsRunning))
+        {
             joined.push(envelope);
             shared.counters.joined.add();
             return (Entry::Joined, None);
