@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_proto::server::Settlement;
-use rpc_proto::{Delivery, ShortString, Status, wire};
+use rpc_proto::{Certainty, Delivery, Reason, ShortString, Status, wire};
 
 use super::Post;
 use crate::{Observer, RequestEvent};
@@ -64,6 +64,13 @@ impl<T> Origin<T> {
     pub(crate) fn answered(&mut self, settlement: &Settlement) {
         if let (Some(told), Settlement::Reply { message, .. }) = (&mut self.told, settlement) {
             told.status = wire::decode_reply(message.clone()).err();
+            // The service may have refused it in place of its handler.
+            let refused = told.status.as_ref().is_some_and(|status| {
+                let reason = status.reason().map(Reason::certainty);
+                status.origin() == rpc_proto::Origin::Framework
+                    && reason == Some(Certainty::NotExecuted)
+            });
+            told.ran &= !refused;
         }
     }
 
