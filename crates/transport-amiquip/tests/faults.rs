@@ -123,8 +123,11 @@ fn either_connection_takes_the_other_with_it_and_every_wait_ends() {
         ];
         send(&transport, &queue, Message::new("x")).unwrap();
         let token = next(&mut *consumers[0]).token.unwrap();
-        proxy.go_silent();
+        // The broker is told and cannot answer. What has not left yet would not have arrived.
+        proxy.silence_the_broker();
+        let heard = proxy.heard();
         let open = transport.publish(&to, Message::new("x"), soon()).unwrap();
+        proxy.wait_for_more_than(heard);
         proxy.cut(number);
         for consumer in &mut consumers {
             let error = consumer.recv().unwrap_err();

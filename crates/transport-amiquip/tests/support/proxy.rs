@@ -1,5 +1,8 @@
 //! The broker seen through the fault proxy, in the words of these tests.
 
+use std::thread;
+use std::time::Instant;
+
 use fault_proxy::{Direction, End};
 
 use super::{PATIENCE, url, url_at_port};
@@ -22,6 +25,25 @@ impl Proxy {
     pub(crate) fn go_silent(&self) {
         for direction in Direction::BOTH {
             self.0.swallow(direction);
+        }
+    }
+
+    /// What the broker says from now on is lost.
+    pub(crate) fn silence_the_broker(&self) {
+        self.0.swallow(Direction::Down);
+    }
+
+    /// How much the client has said.
+    pub(crate) fn heard(&self) -> u64 {
+        self.0.carried(Direction::Up)
+    }
+
+    /// Waits until the client has said more than that.
+    pub(crate) fn wait_for_more_than(&self, heard: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.heard() <= heard {
+            assert!(Instant::now() < deadline, "the client says something");
+            thread::yield_now();
         }
     }
 
