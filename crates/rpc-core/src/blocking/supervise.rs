@@ -7,7 +7,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Instant;
 
+use futures_channel::oneshot;
 use rpc_proto::link::{Generation, Step};
 use rpc_proto::{ErrorKind, TransportError};
 
@@ -50,12 +52,13 @@ where
 {
     loop {
         match cell.poll() {
-            Step::Dial(endpoint) => match dial(connector, tenant, endpoint) {
-                Ok((transport, stay)) => live(cell, &**tenant, &transport, stay),
-                Err(cause) => {
+            Step::Dial(endpoint) => match dial(connector, tenant, cell, endpoint) {
+                Some(Ok((transport, stay))) => live(cell, &**tenant, &transport, stay),
+                Some(Err(cause)) => {
                     tracing::debug!(%cause, "could not connect");
                     cell.handle_failed(cause);
                 }
+                None => {}
             },
             Step::Wait(until) => {
                 park::block_on_until(pin!(cell.until_closed()), until);
@@ -102,17 +105,19 @@ fn live<T: Transport, N: Tenant<T>>(
 
 type Dialled<T, S> = Result<(Arc<T>, S), TransportError>;
 
+/// Makes a transport and moves in; nothing when the owner ends the link first.
 fn dial<C, N>(
     connector: &Arc<C>,
     tenant: &Arc<N>,
+    cell: &LinkCell,
     endpoint: usize,
-) -> Dialled<C::Transport, N::Stay>
+) -> Option<Dialled<C::Transport, N::Stay>>
 where
     C: Connector,
     N: Tenant<C::Transport>,
 {
     let (connector, tenant) = (Arc::clone(connector), Arc::clone(tenant));
-    let (hand_over, dialled) = mpsc::sync_channel(0);
+    let (hand_over, dialled) = oneshot::channel();
     let spawned = thread::Builder::new()
         .name("rpc-dial".into())
         .spawn(move || {
@@ -127,21 +132,24 @@ where
                 }
             });
             // Nobody waits for it any more: it came too late.
-            if let Err(mpsc::SendError(Ok((transport, _)))) = hand_over.send(dialled) {
+            if let Err(Ok((transport, _))) = hand_over.send(dialled) {
                 let _ = transport.close();
             }
         });
     if let Err(error) = spawned {
-        return Err(failed().with_source(error));
+        return Some(Err(failed().with_source(error)));
     }
-    dialled
-        .recv_timeout(DIAL_LIMIT)
-        .unwrap_or_else(|error| match error {
-            RecvTimeoutError::Timeout => {
-                Err(failed().with_detail("neither an answer nor an error in time"))
-            }
-            RecvTimeoutError::Disconnected => Err(failed().with_detail("the attempt panicked")),
-        })
+    let limit = Instant::now() + DIAL_LIMIT;
+    let answered = match park::block_on_until(pin!(cell.unless_closed(dialled)), limit) {
+        Some(answered) => answered?,
+        None => {
+            return Some(Err(
+                failed().with_detail("neither an answer nor an error in time")
+            ));
+        }
+    };
+    let panicked = |_| Err(failed().with_detail("the attempt panicked"));
+    Some(answered.unwrap_or_else(panicked))
 }
 
 /// Closes a transport, and leaves it alone when that takes too long.

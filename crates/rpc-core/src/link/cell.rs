@@ -1,9 +1,7 @@
 //! The link machine behind its lock, and who waits for it to be up.
 
 use std::fmt;
-#[cfg(feature = "tokio")]
-use std::future::Future;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -12,7 +10,6 @@ use rpc_proto::link::{Generation, Link, LinkState, Step};
 use rpc_proto::{ErrorKind, TransportError};
 
 use crate::Observer;
-#[cfg(feature = "tokio")]
 use crate::race::{First, race};
 
 /// A link, shared by its owner and its supervisor.
@@ -123,7 +120,6 @@ impl LinkCell {
     }
 
     /// Does `work` unless the owner ends the link first.
-    #[cfg(feature = "tokio")]
     pub(crate) async fn unless_closed<F: Future>(&self, work: F) -> Option<F::Output> {
         match race(work, self.until_closed()).await {
             First::Left(output) => Some(output),

@@ -158,7 +158,7 @@ pub(super) fn a_call_can_wait_for_somebody_to_listen(backend: &dyn Backend) {
     assert_eq!(call.end().expect("somebody listens"), "late");
     assert_eq!(client.in_flight(), 0);
 
-    let patient = CallOptions::timeout(Duration::from_millis(300)).with_wait_for_ready(true);
+    let patient = CallOptions::timeout(Duration::from_millis(200)).with_wait_for_ready(true);
     let other = connection.calls(&backend.queue());
     let error = other
         .call(patient, request("echo", "never"))

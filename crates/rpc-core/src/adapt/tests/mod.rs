@@ -6,6 +6,7 @@ mod hang;
 mod never;
 mod offload;
 mod script;
+mod supervised;
 
 use std::num::NonZeroU16;
 use std::pin::pin;
