@@ -36,8 +36,9 @@ pub(crate) struct Attempt {
     pub(crate) at: Micros,
     pub(crate) message_id: Option<ShortString>,
     pub(crate) ended: Option<Failure>,
-    pub(crate) deliveries: u32,
-    pub(crate) redeliveries: u32,
+    pub(crate) redeliveries: usize,
+    /// How often of these the broker did not say so: it had forgotten.
+    pub(crate) forgotten: usize,
     /// An answer of any kind reached the broker, or it is certain that none will.
     pub(crate) answered: bool,
     /// How often the request was handed on to the quarantine queue.
@@ -191,8 +192,8 @@ impl Ledger {
             at: self.now,
             message_id: message.message_id.clone(),
             ended: None,
-            deliveries: 0,
             redeliveries: 0,
+            forgotten: 0,
             answered: false,
             forwarded: 0,
             disowned: 0,
@@ -272,11 +273,12 @@ impl Ledger {
 
     // What the broker reports.
 
-    pub(crate) fn delivered(&mut self, message: &Message, redelivered: bool) {
-        self.counts.redeliveries += u64::from(redelivered);
+    pub(crate) fn delivered(&mut self, message: &Message, redelivered: bool, forgotten: bool) {
+        let again = redelivered || forgotten;
+        self.counts.redeliveries += u64::from(again);
         if let Some(attempt) = self.attempt_of(message) {
-            attempt.deliveries += 1;
-            attempt.redeliveries += u32::from(redelivered);
+            attempt.redeliveries += usize::from(again);
+            attempt.forgotten += usize::from(forgotten && !redelivered);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rpc_core::proto::wire::Reply;
@@ -18,18 +18,23 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::backend::{
-    Backend, Caller, Connection, Ongoing, Received, Receiver, Serving, sealed::Sealed,
+    Backend, Caller, Connection, Linked, Ongoing, Received, Receiver, Serving, sealed::Sealed,
 };
+use crate::linked::AsyncLinked;
 use crate::steps::{VERB_LIMIT, fresh_name};
 
 /// Makes a broker block publishers, or lets them go on.
 pub(crate) type Alarm = Box<dyn Fn(bool) + Send>;
 
-type Dialled = Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, TransportError>> + Send>>;
+/// Makes transports, whoever asks.
+pub(crate) type Dial = Arc<Mutex<Box<dyn Fn() -> Dialled + Send>>>;
+
+pub(crate) type Dialled =
+    Pin<Box<dyn Future<Output = Result<Arc<dyn Transport>, TransportError>> + Send>>;
 
 /// A row for an async [`Transport`].
 pub struct AsyncRow {
-    connect: Box<dyn Fn() -> Dialled + Send>,
+    connect: Dial,
     alarm: Option<Alarm>,
     /// Only empty while it is dropped.
     runtime: Option<Runtime>,
@@ -56,7 +61,7 @@ impl AsyncRow {
             .build()
             .expect("a test needs two threads");
         Self {
-            connect: Box::new(connect),
+            connect: Arc::new(Mutex::new(Box::new(connect))),
             alarm: None,
             runtime: Some(runtime),
         }
@@ -112,8 +117,14 @@ impl Sealed for AsyncRow {}
 impl Backend for AsyncRow {
     fn connect(&self) -> Result<Box<dyn Connection>, TransportError> {
         let face = Face(self.handle().clone());
-        let transport = face.bounded("connect", (self.connect)())?;
+        let dialled = dial(&self.connect);
+        let transport = face.bounded("connect", dialled)?;
         Ok(Box::new(AsyncConnection { face, transport }))
+    }
+
+    fn keep_connected(&self, options: ClientOptions) -> Box<dyn Linked> {
+        let face = Face(self.handle().clone());
+        Box::new(AsyncLinked::new(face, Arc::clone(&self.connect), options))
     }
 
     fn queue(&self) -> ShortString {
@@ -125,19 +136,25 @@ impl Backend for AsyncRow {
     }
 }
 
+/// Begins to make a transport.
+pub(crate) fn dial(connect: &Dial) -> Dialled {
+    let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
+    connect()
+}
+
 /// The way from a case, which is a plain thread, to the runtime.
 #[derive(Clone)]
-struct Face(Handle);
+pub(crate) struct Face(pub(crate) Handle);
 
 impl Face {
     /// Awaits a verb that must return by itself.
-    fn bounded<F: Future>(&self, verb: &str, future: F) -> F::Output {
+    pub(crate) fn bounded<F: Future>(&self, verb: &str, future: F) -> F::Output {
         self.within(VERB_LIMIT, future)
             .unwrap_or_else(|| panic!("`{verb}` did not return within {VERB_LIMIT:?}"))
     }
 
     /// Awaits for at most `limit`, and drops what was awaited.
-    fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+    pub(crate) fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         self.0.block_on(async { timeout(limit, future).await }).ok()
     }
 }
@@ -276,9 +293,9 @@ pub(crate) fn received(outcome: Option<Result<Option<Delivery>, TransportError>>
     }
 }
 
-struct AsyncCaller {
-    client: Client<Arc<dyn Transport>>,
-    face: Face,
+pub(crate) struct AsyncCaller {
+    pub(crate) client: Client<Arc<dyn Transport>>,
+    pub(crate) face: Face,
 }
 
 impl Caller for AsyncCaller {

@@ -11,8 +11,8 @@ use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
     AckToken, Address, CallError, CallOptions, ClientOptions, Confirm, ConsumeOptions, ConsumerId,
-    Delivery, DrainReport, Fate, Message, QueueSpec, ServerOptions, Service, ShortString,
-    TransportError,
+    Delivery, DrainReport, Fate, LinkState, Message, QueueSpec, ServerOptions, Service,
+    ShortString, TransportError,
 };
 
 pub(crate) mod sealed {
@@ -31,6 +31,9 @@ pub trait Backend: Debug + Send + sealed::Sealed {
     ///
     /// Those of the transport.
     fn connect(&self) -> Result<Box<dyn Connection>, TransportError>;
+
+    /// A client of the face that makes its connections to the broker itself.
+    fn keep_connected(&self, options: ClientOptions) -> Box<dyn Linked>;
 
     /// A name that no queue of the broker has.
     fn queue(&self) -> ShortString;
@@ -192,6 +195,28 @@ pub trait Caller: Send + Sync {
 
     /// Closes the client.
     fn close(&self);
+}
+
+/// A client that makes its connections itself, and what can befall them.
+pub trait Linked: Send {
+    /// The client.
+    fn caller(&self) -> Arc<dyn Caller>;
+
+    /// Whether there is a connection.
+    fn state(&self) -> LinkState;
+
+    /// Waits for a connection, for at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    fn ready(&self, limit: Duration) -> Result<(), TransportError>;
+
+    /// Ends its present connection under it, and tells whether there was one.
+    fn lose(&self) -> bool;
+
+    /// Lets further attempts to connect fail, or succeed again.
+    fn bar(&self, barred: bool);
 }
 
 /// A call in the background.

@@ -2,8 +2,8 @@
 //! thread of its own.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,19 @@ use rpc_core::{
 
 use crate::async_row::{Alarm, LANES, received};
 use crate::backend::{
-    Backend, Caller, Connection, Ongoing, Received, Receiver, Serving, sealed::Sealed,
+    Backend, Caller, Connection, Linked, Ongoing, Received, Receiver, Serving, sealed::Sealed,
 };
+use crate::linked::BlockingLinked;
 use crate::steps::fresh_name;
+
+/// Makes transports, whoever asks.
+pub(crate) type Dial = Arc<Mutex<Box<dyn Fn() -> Dialled + Send>>>;
+
+pub(crate) type Dialled = Result<Arc<dyn Transport>, TransportError>;
 
 /// A row for a blocking [`Transport`].
 pub struct BlockingRow {
-    connect: Box<dyn Fn() -> Result<Arc<dyn Transport>, TransportError> + Send>,
+    connect: Dial,
     alarm: Option<Alarm>,
 }
 
@@ -35,7 +41,7 @@ impl BlockingRow {
     ) -> Self {
         let connect = move || Ok(Arc::new(connect()?) as Arc<dyn Transport>);
         Self {
-            connect: Box::new(connect),
+            connect: Arc::new(Mutex::new(Box::new(connect))),
             alarm: None,
         }
     }
@@ -64,7 +70,11 @@ impl Sealed for BlockingRow {}
 
 impl Backend for BlockingRow {
     fn connect(&self) -> Result<Box<dyn Connection>, TransportError> {
-        Ok(Box::new(BlockingConnection((self.connect)()?)))
+        Ok(Box::new(BlockingConnection(dial(&self.connect)?)))
+    }
+
+    fn keep_connected(&self, options: ClientOptions) -> Box<dyn Linked> {
+        Box::new(BlockingLinked::new(Arc::clone(&self.connect), options))
     }
 
     fn queue(&self) -> ShortString {
@@ -74,6 +84,12 @@ impl Backend for BlockingRow {
     fn block_publishers(&self, blocked: bool) -> bool {
         self.alarm.as_ref().map(|alarm| alarm(blocked)).is_some()
     }
+}
+
+/// Makes a transport.
+pub(crate) fn dial(connect: &Dial) -> Dialled {
+    let connect = connect.lock().unwrap_or_else(PoisonError::into_inner);
+    connect()
 }
 
 struct BlockingConnection(Arc<dyn Transport>);
@@ -226,7 +242,7 @@ impl Drop for BlockingReceiver {
     }
 }
 
-struct BlockingCaller(Client<Arc<dyn Transport>>);
+pub(crate) struct BlockingCaller(pub(crate) Client<Arc<dyn Transport>>);
 
 impl Caller for BlockingCaller {
     fn call(&self, options: CallOptions, request: client::Request) -> Result<Reply, CallError> {

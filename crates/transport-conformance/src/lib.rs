@@ -59,11 +59,14 @@ mod async_row;
 mod backend;
 mod blocking_row;
 mod cases;
+mod linked;
 mod run;
 mod steps;
 
 pub use self::async_row::AsyncRow;
-pub use self::backend::{Backend, Caller, Connection, Ongoing, Received, Receiver, Serving};
+pub use self::backend::{
+    Backend, Caller, Connection, Linked, Ongoing, Received, Receiver, Serving,
+};
 pub use self::blocking_row::BlockingRow;
 pub use self::run::{CASE_LIMIT, cases, run};
 

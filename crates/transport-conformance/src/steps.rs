@@ -143,6 +143,32 @@ impl dyn Connection + '_ {
             .unwrap_or_else(|error| panic!("cannot consume: {error:?}"))
     }
 
+    /// A service written by hand: it takes the next request of its queue.
+    #[track_caller]
+    pub(crate) fn take(&self, queue: &ShortString) -> Message {
+        let delivery = self.receive(queue, 1).next();
+        let request = delivery.message.clone();
+        self.settle(delivery);
+        request
+    }
+
+    /// And answers a request with a text.
+    #[track_caller]
+    pub(crate) fn answer(&self, request: &Message, id: Option<ShortString>, body: &str) {
+        let reply = Message {
+            correlation_id: id,
+            ..Message::new(body.to_owned())
+        };
+        self.reply(request, reply);
+    }
+
+    /// And answers a request with this message.
+    #[track_caller]
+    pub(crate) fn reply(&self, request: &Message, reply: Message) {
+        let to = request.reply_to.as_ref();
+        self.send(to.expect("a call has a reply address"), reply);
+    }
+
     /// A consumer of an inbox.
     #[track_caller]
     pub(crate) fn inbox(&self) -> Box<dyn Receiver> {

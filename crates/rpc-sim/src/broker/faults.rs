@@ -49,7 +49,7 @@ impl Broker {
         for (_, consumer) in std::mem::take(&mut self.consumers) {
             if let Some(queue) = &mut self.queues[consumer.queue] {
                 for entry in consumer.unacked.into_values() {
-                    queue.take_back(entry);
+                    queue.recover(entry, wire.rng().chance(500));
                 }
             }
         }
@@ -65,7 +65,7 @@ impl Broker {
             for entry in queue.take_unsynced(wire.now) {
                 if wire.rng().chance(500) {
                     wire.trace("broker.unsynced", [place as u64, entry.serial, 0]);
-                    queue.take_back(entry);
+                    queue.recover(entry, wire.rng().chance(500));
                 }
             }
             let unconfirmed = &self.unconfirmed;

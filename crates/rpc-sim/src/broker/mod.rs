@@ -2,8 +2,9 @@
 //!
 //! Persistent messages in durable queues outlive a crash once they are confirmed, and may or may
 //! not when they are not. What was delivered and not acknowledged comes back, marked; so may what
-//! was acknowledged a moment ago. `redelivered = false` proves a first delivery. A return comes
-//! before its confirm. Expired messages are dropped at the head of a queue only.
+//! was acknowledged a moment ago. `redelivered = false` proves a first delivery, unless the broker
+//! crashed: only quorum queues remember over that what they have delivered. A return comes before its
+//! confirm. Expired messages are dropped at the head of a queue only.
 
 mod faults;
 mod queue;
@@ -277,7 +278,7 @@ impl Broker {
             };
             let conn = consumer.conn;
             if !is_inbox {
-                ledger.delivered(&entry.message, entry.redelivered);
+                ledger.delivered(&entry.message, entry.redelivered, entry.forgotten);
             }
             if consumer.prefetch.is_some() {
                 let call = ledger.number(&entry.message);

@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) serial: u64,
     pub(crate) message: Rc<Message>,
     pub(crate) redelivered: bool,
+    /// It was delivered before, and the broker does not know it any more.
+    pub(crate) forgotten: bool,
     /// Deliveries in vain.
     pub(crate) failures: u32,
     expires_at: Option<Micros>,
@@ -69,6 +71,7 @@ impl Queue {
         self.ready.push_back(Entry {
             serial,
             redelivered: false,
+            forgotten: false,
             failures: 0,
             expires_at: lives.map(|millis| now + millis * 1_000),
             position: self.next_position,
@@ -85,6 +88,22 @@ impl Queue {
             .ready
             .partition_point(|other| other.position < entry.position);
         self.ready.insert(place, entry);
+    }
+
+    /// Takes back what was delivered before a crash. A queue that counts deliveries remembers them;
+    /// another may have forgotten, since nobody waited for that to reach the disk.
+    pub(crate) fn recover(&mut self, entry: Entry, forgets: bool) {
+        let (position, marked) = (entry.position, entry.redelivered);
+        self.take_back(entry);
+        if forgets
+            && !self.declare.counts
+            && let Some(entry) = self
+                .ready
+                .iter_mut()
+                .find(|other| other.position == position)
+        {
+            (entry.redelivered, entry.forgotten) = (marked, true);
+        }
     }
 
     /// The first message, if it has expired. Behind one that lives on they stay.

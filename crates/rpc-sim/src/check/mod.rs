@@ -117,9 +117,9 @@ fn disagree(setting: &Setting) -> bool {
 /// Nothing runs more often than it was sent and came back, nor than its service promises.
 fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
     let ran = call.executions.len();
-    let again: u32 = call.attempts.iter().map(|one| one.redeliveries).sum();
+    let again: usize = call.attempts.iter().map(|one| one.redeliveries).sum();
     let disowned: usize = call.attempts.iter().map(|one| one.disowned).sum();
-    let most = call.attempts.len() + usize::try_from(again).unwrap_or(usize::MAX) + disowned;
+    let most = call.attempts.len() + again + disowned;
     if ran > most {
         let attempts = call.attempts.len();
         breach(
@@ -130,7 +130,7 @@ fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, Stri
     for (place, attempt) in call.attempts.iter().enumerate() {
         let of = |run: &&Execution| run.attempt == place;
         let ran = call.executions.iter().filter(of).count();
-        if setting.at_most_once && ran > 1 {
+        if setting.at_most_once && ran > 1 + attempt.forgotten {
             breach(Rule::AtMostOnce, format!("it ran {ran} times"));
         }
         let Some(limit) = setting.quarantine else {
@@ -138,7 +138,7 @@ fn executions(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, Stri
         };
         // A queue that does not count gives nobody a second chance.
         let each = if setting.quorum { limit as usize } else { 1 };
-        let most = 1 + each * attempt.forwarded + attempt.disowned;
+        let most = 1 + each * attempt.forwarded + attempt.disowned + attempt.forgotten;
         if ran > most {
             let times = attempt.forwarded;
             let detail = format!("it ran {ran} times, and was put in quarantine {times} times");

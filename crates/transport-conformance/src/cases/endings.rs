@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rpc_core::{CallError, CallOptions, Certainty, Code, ErrorKind, Message, Reason, ShortString};
+use rpc_core::{CallError, CallOptions, Certainty, Code, ErrorKind, Reason};
 
-use crate::backend::{Backend, Connection};
+use crate::backend::Backend;
 use crate::steps::{AT_ONCE, Gate, SOON, echo, eventually, gated, request, short};
 
 pub(super) fn a_call_ends_at_its_deadline(backend: &dyn Backend) {
@@ -29,39 +29,18 @@ pub(super) fn a_call_ends_at_its_deadline(backend: &dyn Backend) {
     client.assert_works();
 }
 
-/// A service written by hand: it takes the next request of its queue.
-fn take(connection: &dyn Connection, queue: &ShortString) -> Message {
-    let delivery = connection.receive(queue, 1).next();
-    let request = delivery.message.clone();
-    connection.settle(delivery);
-    request
-}
-
-/// And answers it.
-fn answer(connection: &dyn Connection, request: &Message, id: Option<ShortString>, body: &str) {
-    let to = request
-        .reply_to
-        .clone()
-        .expect("a call has a reply address");
-    let reply = Message {
-        correlation_id: id,
-        ..Message::new(body.to_owned())
-    };
-    connection.send(&to, reply);
-}
-
 pub(super) fn a_late_reply_changes_nothing(backend: &dyn Backend) {
     let (service, queue) = backend.with_queue();
     let connection = backend.dial();
     let client = connection.calls(&queue);
     let patience = CallOptions::timeout(Duration::from_millis(300));
     let mut call = client.begin(patience, request("", "early"));
-    let taken = take(&*service, &queue);
+    let taken = service.take(&queue);
     let error = call.end().expect_err("nobody answers in time");
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
     let stats = client.stats();
 
-    answer(&*service, &taken, taken.correlation_id.clone(), "late");
+    service.answer(&taken, taken.correlation_id.clone(), "late");
     eventually("the late reply is counted", || {
         client.stats().unmatched_replies == 1
     });
@@ -69,8 +48,8 @@ pub(super) fn a_late_reply_changes_nothing(backend: &dyn Backend) {
     assert_eq!(client.stats().ok, stats.ok);
 
     let mut call = client.begin(CallOptions::default(), request("", "next"));
-    let taken = take(&*service, &queue);
-    answer(&*service, &taken, taken.correlation_id.clone(), "in time");
+    let taken = service.take(&queue);
+    service.answer(&taken, taken.correlation_id.clone(), "in time");
     assert_eq!(call.end().expect("it is answered"), "in time");
 }
 
@@ -79,22 +58,22 @@ pub(super) fn forged_and_repeated_replies_change_nothing(backend: &dyn Backend) 
     let connection = backend.dial();
     let client = connection.calls(&queue);
     let mut call = client.begin(CallOptions::default(), request("", "1"));
-    let first = take(&*service, &queue);
+    let first = service.take(&queue);
     let forged = short("AAAAAAAAAAAAAAAAAAAAAA");
-    answer(&*service, &first, Some(forged), "forged");
-    answer(&*service, &first, Some(short("1")), "foreign");
-    answer(&*service, &first, None, "nameless");
-    answer(&*service, &first, first.correlation_id.clone(), "right");
-    answer(&*service, &first, first.correlation_id.clone(), "again");
+    service.answer(&first, Some(forged), "forged");
+    service.answer(&first, Some(short("1")), "foreign");
+    service.answer(&first, None, "nameless");
+    service.answer(&first, first.correlation_id.clone(), "right");
+    service.answer(&first, first.correlation_id.clone(), "again");
     assert_eq!(call.end().expect("it is answered"), "right");
     eventually("all others are counted", || {
         client.stats().unmatched_replies == 4
     });
 
     let mut call = client.begin(CallOptions::default(), request("", "2"));
-    let second = take(&*service, &queue);
-    answer(&*service, &first, first.correlation_id.clone(), "once more");
-    answer(&*service, &second, second.correlation_id.clone(), "next");
+    let second = service.take(&queue);
+    service.answer(&first, first.correlation_id.clone(), "once more");
+    service.answer(&second, second.correlation_id.clone(), "next");
     assert_eq!(call.end().expect("it is answered"), "next");
     assert_eq!(client.stats().ok, 2);
     assert_eq!(client.in_flight(), 0);

@@ -9,9 +9,12 @@ mod hostile;
 mod inbox;
 mod lifecycle;
 mod limits;
+mod notices;
 mod promises;
 mod publish;
 mod queues;
+mod reconnect;
+mod retry;
 mod settle;
 mod workers;
 
@@ -148,6 +151,30 @@ macro_rules! __with_cases {
                     a_stuck_handler_costs_no_place,
                     a_handler_knows_what_it_works_on,
                     a_suspect_runs_in_quarantine_and_a_poison_is_given_up,
+                }
+                retry {
+                    an_idempotent_call_outlives_its_connection_under_one_key,
+                    what_may_have_run_is_not_sent_again,
+                    what_may_have_run_stays_so_whatever_comes_after,
+                    a_worker_that_stops_passes_its_requests_on,
+                    push_back_is_obeyed,
+                    a_call_can_wait_for_somebody_to_listen,
+                    a_call_can_wait_for_a_connection,
+                    a_blocked_broker_fails_calls_at_once_where_they_are_not_to_wait,
+                }
+                reconnect {
+                    a_lost_connection_is_replaced,
+                    without_a_connection_calls_fail_at_once_and_say_so,
+                    a_client_that_is_closed_ends_the_calls_that_wait,
+                    a_client_without_a_broker_closes_at_once,
+                    a_closed_client_leaves_no_connection,
+                }
+                notices {
+                    a_request_says_what_its_service_can_use,
+                    a_worker_that_is_known_is_told_that_nobody_waits,
+                    a_worker_that_speaks_up_late_is_told_then,
+                    a_call_within_other_work_carries_it_on,
+                    a_call_ends_with_the_work_it_is_part_of_and_so_does_its_handler,
                 }
                 workers {
                     two_workers_share,

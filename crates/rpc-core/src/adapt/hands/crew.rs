@@ -178,7 +178,12 @@ impl Crew {
         let deadline = Instant::now() + CLOSE;
         self.publishes.close();
         self.settles.close();
+        self.errands.close();
         let stuck = lock(&self.bell).stuck;
+        if stuck.is_some() {
+            // Nobody looks at their deadlines any more, and what they wait for does not answer.
+            self.errands.abandon();
+        }
         let feeds = lock(&self.feeds).take().unwrap_or_default();
         for feed in feeds.values() {
             // Not put back one by one: what is not settled goes back when the transport closes.

@@ -58,10 +58,18 @@ impl<R: Send> Overdue for Errand<R> {
 
 /// The errands that are under way.
 #[derive(Default)]
-pub(super) struct Errands(Mutex<Vec<Weak<dyn Overdue>>>);
+pub(super) struct Errands(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    all: Vec<Weak<dyn Overdue>>,
+    /// Set when nobody looks at deadlines any more.
+    closed: bool,
+}
 
 impl Errands {
-    /// A new one. It is under way as long as its thread holds it.
+    /// A new one. It is under way as long as its thread holds it; after [`close`](Self::close) it is
+    /// answered from the beginning.
     pub(super) fn begin<R: Send + 'static>(
         &self,
         transport: &'static str,
@@ -76,11 +84,20 @@ impl Errands {
             reply: Mutex::new(Some(reply)),
         });
         let as_any = Arc::downgrade(&errand);
-        let mut all = lock(&self.0);
-        all.retain(|one| one.strong_count() > 0);
-        all.push(as_any);
-        drop(all);
+        let mut state = lock(&self.0);
+        state.all.retain(|one| one.strong_count() > 0);
+        state.all.push(as_any);
+        let closed = state.closed;
+        drop(state);
+        if closed {
+            errand.answer_for(ErrorKind::Closed);
+        }
         (errand, answer)
+    }
+
+    /// No more are begun.
+    pub(super) fn close(&self) {
+        lock(&self.0).closed = true;
     }
 
     /// Answers those that have taken too long, and says until when the rest may take.
@@ -109,14 +126,14 @@ impl Errands {
 
     /// Those under way, to be looked at without the lock.
     fn all(&self) -> Vec<Arc<dyn Overdue>> {
-        lock(&self.0).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.0).all.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
 impl fmt::Debug for Errands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Errands")
-            .field(&lock(&self.0).len())
+            .field(&lock(&self.0).all.len())
             .finish()
     }
 }
