@@ -99,6 +99,7 @@ scenarios! {
     it_declares_its_queue_again_when_that_is_deleted,
     it_may_start_before_its_broker,
     what_had_begun_is_not_run_again,
+    a_reply_waits_for_a_broker_that_blocks_publishers,
     a_drain_closes_the_connection_that_it_made,
     a_drain_without_a_connection_returns,
     a_drain_under_load_loses_nothing_and_runs_nothing_twice,
@@ -216,6 +217,33 @@ fn what_had_begun_is_not_run_again(start: Start) {
         assert_eq!(call.join().unwrap().unwrap(), 7);
     });
     assert_eq!(gate.come(), 1);
+}
+
+fn a_reply_waits_for_a_broker_that_blocks_publishers(start: Start) {
+    let broker = MemoryBroker::new();
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let router = echo().handle_blocking("wait", move |n: u64| {
+        waits.pass();
+        Ok(n)
+    });
+    let mut options = options();
+    options.settle_timeout = Duration::from_millis(20);
+    let server = start(&broker, router, options);
+    server.ready(PATIENCE).unwrap();
+    let client = client(&broker);
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call::<_, u64>("wait", &7));
+        eventually(|| gate.come() == 1);
+        broker.block_publishers(true);
+        gate.open();
+        eventually(|| server.stats().ok == 1);
+        let finished = Instant::now();
+        eventually(|| finished.elapsed() > Duration::from_millis(200));
+        broker.block_publishers(false);
+        assert_eq!(call.join().unwrap().unwrap(), 7);
+    });
+    assert_eq!((gate.come(), server.stats().requeued), (1, 0));
 }
 
 fn a_drain_closes_the_connection_that_it_made(start: Start) {

@@ -27,7 +27,7 @@ use super::progress::Progress;
 use super::watch::{Due, Seat, Watch};
 use crate::server::{
     AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
-    unix_ms,
+    reply_limit, unix_ms,
 };
 use crate::{Confirm, Fate, Observer, Service, Work, park};
 
@@ -254,8 +254,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
         origin.answered(&settlement);
         match settlement {
             Settlement::Reply { to, message, then } => {
-                let until = deadline_after(Instant::now(), self.settle_timeout);
-                let confirm = self.posts.outlet(&origin.post).publish(&to, message, until);
+                let outlet = self.posts.outlet(&origin.post);
+                let limit = reply_limit(self.settle_timeout, outlet.is_blocked(), &message);
+                let until = deadline_after(Instant::now(), limit);
+                let confirm = outlet.publish(&to, message, until);
                 self.await_confirm(confirm, until, Then::Reply(then), origin);
             }
             Settlement::Settle(verdict) => {

@@ -16,6 +16,8 @@ mod worker;
 
 use std::time::Duration;
 
+use rpc_proto::Message;
+
 pub(crate) use self::at_work::AtWork;
 pub(crate) use self::clock::unix_ms;
 #[cfg(feature = "tokio")]
@@ -25,6 +27,17 @@ pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
 pub(crate) use self::told::Origin;
 pub(crate) use crate::race::{First, race};
+
+/// How long a reply may take to be confirmed.
+///
+/// A broker that blocks publishers takes it once it has recovered, and until then another worker could
+/// not send one either: so nothing is gained by running the request again while its caller waits.
+pub(crate) fn reply_limit(settle_timeout: Duration, blocked: bool, reply: &Message) -> Duration {
+    let life = reply.expiration.filter(|_| blocked);
+    life.map_or(settle_timeout, |life| {
+        life.as_duration().max(settle_timeout)
+    })
+}
 
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.

@@ -18,7 +18,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::{
     AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, unix_ms,
+    race, reply_limit, unix_ms,
 };
 use crate::{Answer, Fate, Observer, Service, Transport, Work};
 
@@ -89,7 +89,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => self.run(request, running, slot, origin).await,
             Begun::AckFirst(token, then) => {
-                let acked = self.bounded("ack", origin.post.transport.ack(token)).await;
+                let acked =
+                    bounded("ack", self.settle_timeout, origin.post.transport.ack(token)).await;
                 let acked = acked.as_ref().map(|&()| ());
                 match then.handle_ack(Instant::now(), acked) {
                     Ok((request, running)) => self.run(request, running, slot, origin).await,
@@ -287,7 +288,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             }
         };
         // Unsettled, the request comes again when this transport has ended.
-        if let Err(error) = self.bounded("settle", settled).await {
+        if let Err(error) = bounded("settle", self.settle_timeout, settled).await {
             tracing::debug!(%error, "a request could not be settled");
         }
         self.at_work.end();
@@ -299,20 +300,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
         to: &Address,
         message: Message,
     ) -> Result<(), TransportError> {
-        let deadline = deadline_after(Instant::now(), self.settle_timeout);
+        let limit = reply_limit(self.settle_timeout, transport.is_blocked(), &message);
+        let deadline = deadline_after(Instant::now(), limit);
         let confirmed = async { transport.publish(to, message, deadline).await?.await };
-        self.bounded("reply", confirmed).await
-    }
-
-    /// What a transport does, under our own clock.
-    async fn bounded(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<(), TransportError>>,
-    ) -> Result<(), TransportError> {
-        timeout(self.settle_timeout, work)
-            .await
-            .unwrap_or_else(|_| Err(TransportError::new(ErrorKind::Timeout, "rpc", operation)))
+        bounded("reply", limit, confirmed).await
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -324,6 +315,17 @@ impl<T: Transport, S: Service> Worker<T, S> {
     fn jobs(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a transport does, under our own clock.
+async fn bounded(
+    operation: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<(), TransportError>>,
+) -> Result<(), TransportError> {
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(TransportError::new(ErrorKind::Timeout, "rpc", operation)))
 }
 
 /// How a wait for work ended.
