@@ -117,6 +117,7 @@ fn run(scenario: &Scenario, arguments: &Arguments) -> Result<Report> {
         numbers(scenario, arguments),
         worker,
     )
+    .alone()
     .with_seed(arguments.seed)
     .with_progress(progress(&bar));
     end_at(scenario.limit);

@@ -11,6 +11,7 @@ use transport_memory::MemoryBroker;
 use url::Url;
 
 use crate::ledger::{Micros, now};
+use crate::session::StuckBroker;
 
 /// A broker.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub enum Ground {
 pub enum Place {
     /// To the broker of this process.
     Memory(MemoryBroker),
+    /// To the same, through transports that may hang.
+    Stuck(StuckBroker),
     /// To one of these addresses.
     Urls(Vec<String>),
 }
@@ -183,7 +186,7 @@ impl Place {
     #[must_use]
     pub const fn endpoints(&self) -> usize {
         match self {
-            Self::Memory(_) => 1,
+            Self::Memory(_) | Self::Stuck(_) => 1,
             Self::Urls(urls) => urls.len(),
         }
     }

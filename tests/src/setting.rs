@@ -100,6 +100,9 @@ pub struct Setting {
     pub face: Face,
     /// How much is done.
     pub numbers: Numbers,
+    /// Whether nothing else goes on in this process, so that its threads and descriptors can be
+    /// counted.
+    pub alone: bool,
     /// Where the faults come from.
     pub seed: u64,
     /// The program that becomes a worker: the binary `torture`.
@@ -119,10 +122,18 @@ impl Setting {
             transport,
             face,
             numbers,
+            alone: false,
             seed: 1,
             worker,
             progress: Arc::new(|_, _, _| {}),
         }
+    }
+
+    /// Nothing else goes on in this process.
+    #[must_use]
+    pub const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// Sets the seed.

@@ -180,6 +180,9 @@ const PACKAGE: &str = "rpc-tests";
 
 const BINARY: &str = "torture";
 
+/// The scenario that plants bugs in the machines and hunts for them.
+const SIMULATOR: &str = "sim";
+
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Each scenario has a limit of its own, far below.

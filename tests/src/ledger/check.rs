@@ -64,6 +64,13 @@ impl Rules {
         self
     }
 
+    /// Sets how late a call may end.
+    #[must_use]
+    pub const fn with_overrun(mut self, overrun: Duration) -> Self {
+        self.overrun = overrun;
+        self
+    }
+
     /// Sets what may run more than once.
     #[must_use]
     pub const fn with_duplicates(mut self, duplicates: Duplicates) -> Self {

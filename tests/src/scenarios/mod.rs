@@ -1,14 +1,19 @@
 //! The scenarios, one in each file.
 
+mod absent;
 mod alarm;
 mod broker_kill;
 mod byte_cut;
 mod cluster;
 mod drain;
 mod forged;
+mod frozen;
+mod hang;
+mod misdeeds;
 mod overload;
 mod poison;
 mod proxy_chaos;
+mod sim;
 mod stage;
 mod worker_kill;
 
@@ -26,5 +31,19 @@ pub(crate) const ALL: &[Scenario] = &[
     poison::SCENARIO,
     cluster::SCENARIO,
     forged::SCENARIO,
+    hang::SCENARIO,
+    sim::SCENARIO,
     broker_kill::GRACEFUL,
+    absent::AT_START,
+    absent::SLOW_LORIS,
+    absent::CREDENTIALS,
+    frozen::ZOMBIE,
+    frozen::BROKER,
+    misdeeds::CLOSING,
+    misdeeds::TIMEOUT,
+    misdeeds::CANCELLED,
+    misdeeds::STUCK,
+    misdeeds::PANICS,
+    misdeeds::SELF_LOOP,
+    misdeeds::FULL,
 ];

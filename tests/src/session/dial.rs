@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rpc_core::adapt::{BlockOn, Offload};
+use rpc_core::adapt::{BlockOn, Guarded, Offload};
 use rpc_core::{ConnectWith, Connector, ErrorKind, Transport, TransportError, blocking};
 use transport_amiquip::{AmiquipConfig, AmiquipTransport};
 use transport_lapin::{AmqpUrl, LapinConfig, LapinTransport};
@@ -35,6 +35,15 @@ pub async fn raw_async(
             let connected = connecting.await;
             Arc::new(connected.map_err(|error| misuse().with_source(error))??)
         }
+        // A library of amiquip's kind knows threads only.
+        (Kind::Amiquip, Place::Stuck(broker)) => {
+            let broker = broker.clone();
+            let connecting =
+                tokio::task::spawn_blocking(move || Offload::new(broker.connect_blocking()));
+            let connected = connecting.await;
+            Arc::new(connected.map_err(|error| misuse().with_source(error))??)
+        }
+        (_, Place::Stuck(broker)) => Arc::new(broker.connect().await),
         _ => return Err(misuse().with_detail("this transport does not reach this broker")),
     })
 }
@@ -59,6 +68,15 @@ pub fn raw_blocking(
             let config = AmiquipConfig::new(address(urls, endpoint)?);
             Arc::new(AmiquipTransport::connect(config)?)
         }
+        // A library of lapin's kind knows tasks only.
+        (Kind::Lapin, Place::Stuck(broker)) => {
+            let broker = broker.clone();
+            Arc::new(BlockOn::with_runtime(|| async move {
+                Ok(broker.connect().await)
+            })?)
+        }
+        // A thread cannot be called back: who hangs for ever must be guarded.
+        (_, Place::Stuck(broker)) => Arc::new(Guarded::new(broker.connect_blocking())?),
         _ => return Err(misuse().with_detail("this transport does not reach this broker")),
     })
 }

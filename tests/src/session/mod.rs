@@ -7,9 +7,11 @@ mod caller;
 mod desk;
 mod dial;
 mod serving;
+mod stuck;
 
 pub(crate) use self::caller::Caller;
 pub use self::caller::{CallerOptions, Session};
 pub use self::desk::Desk;
 pub use self::dial::{raw, raw_async, raw_blocking};
 pub use self::serving::{QueueChoice, Serving, ServingOptions};
+pub use self::stuck::{StuckBroker, Verb};

@@ -29,6 +29,8 @@ pub enum QueueChoice {
     Quorum,
     /// The same with a limit that is soon reached.
     Poisonable,
+    /// A classic one that is soon full.
+    Short,
 }
 
 impl QueueChoice {
@@ -42,6 +44,7 @@ impl QueueChoice {
             Self::Durable => "durable",
             Self::Quorum => "quorum",
             Self::Poisonable => "poisonable",
+            Self::Short => "short",
         }
     }
 
@@ -51,6 +54,7 @@ impl QueueChoice {
         match self {
             Self::Durable => QueueSpec::durable(queue),
             Self::Quorum => QueueSpec::quorum(queue),
+            Self::Short => QueueSpec::durable(queue).with_max_length(100),
             Self::Poisonable => QueueSpec::quorum(queue).with_delivery_limit(Self::DELIVERY_LIMIT),
         }
     }
@@ -90,7 +94,7 @@ impl ServingOptions {
             .with_prefetch(prefetch);
         Ok(match self.choice {
             QueueChoice::Poisonable => options.with_quarantine(QueueChoice::DELIVERY_LIMIT)?,
-            QueueChoice::Durable | QueueChoice::Quorum => options,
+            _ => options,
         })
     }
 }

@@ -87,7 +87,7 @@ impl Worker {
     /// When it does not come to that.
     pub fn hire(contract: &Contract) -> Result<Self> {
         Ok(Self(match contract.place {
-            Place::Memory(_) => Inner::Local(local::Local::hire(contract)?),
+            Place::Memory(_) | Place::Stuck(_) => Inner::Local(local::Local::hire(contract)?),
             Place::Urls(_) => Inner::Process(process::Process::hire(contract)?),
         }))
     }
