@@ -9,6 +9,7 @@ mod forged;
 mod overload;
 mod poison;
 mod proxy_chaos;
+mod sim;
 mod stage;
 mod worker_kill;
 
@@ -26,5 +27,6 @@ pub(crate) const ALL: &[Scenario] = &[
     poison::SCENARIO,
     cluster::SCENARIO,
     forged::SCENARIO,
+    sim::SCENARIO,
     broker_kill::GRACEFUL,
 ];
