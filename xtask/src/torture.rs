@@ -100,7 +100,11 @@ impl Options {
 
     /// Whether RabbitMQ is needed, as far as can be told without knowing the scenario.
     fn needs_broker(&self) -> bool {
-        !self.list && self.transport.as_deref() != Some("memory")
+        let alone = self
+            .scenario
+            .as_deref()
+            .is_some_and(|name| ALONE.contains(&name));
+        !self.list && !alone && self.transport.as_deref() != Some("memory")
     }
 }
 
@@ -180,8 +184,8 @@ const PACKAGE: &str = "rpc-tests";
 
 const BINARY: &str = "torture";
 
-/// The scenario that plants bugs in the machines and hunts for them.
-const SIMULATOR: &str = "sim";
+/// The scenarios that make do without RabbitMQ whatever the transport.
+const ALONE: [&str; 2] = ["hang", "sim"];
 
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 

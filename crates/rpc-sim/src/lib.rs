@@ -23,6 +23,8 @@ mod mix;
 mod outcome;
 mod peer;
 mod pipe;
+#[cfg(feature = "mutants")]
+mod planted;
 mod rng;
 mod rule;
 mod run;
@@ -36,6 +38,8 @@ mod world;
 pub use ledger::Counts;
 pub use mix::{Fault, Faults};
 pub use outcome::{Outcome, Report};
+#[cfg(feature = "mutants")]
+pub use planted::{Planted, hunt_planted};
 pub use rule::{Breach, Rule};
 pub use run::{Options, hunt, run, run_seeds, run_with, shrink};
 pub use trace::Line;

@@ -85,13 +85,16 @@ fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String))
         };
         // Workers whose clocks differ do not agree on how long a request has waited. One that was
         // shed by the first may run on the second, if its acknowledgement was lost.
-        let excused = failure.shed && disagree(setting);
+        // And where a broker crashed and brings back what was acknowledged, as if it were new, no
+        // worker can know that it was refused before.
+        let excused = (failure.shed && disagree(setting)) || attempt.forgotten > 0;
         if ran && failure.certainty == Certainty::NotExecuted && !excused {
             let detail = format!("attempt {place} was said not to have run, and did");
             breach(Rule::HonestNotExecuted, detail);
         }
     }
-    let excused = reason == "SHED" && disagree(setting);
+    let forgotten = call.attempts.iter().any(|attempt| attempt.forgotten > 0);
+    let excused = (reason == "SHED" && disagree(setting)) || forgotten;
     match certainty {
         Certainty::NotExecuted if ran > 0 && !excused => {
             breach(

@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::peer::closed;
 use crate::rule::Rule;
 use crate::setting::Setting;
+use crate::time::span;
 use crate::wire::Wire;
 
 impl Worker {
@@ -59,13 +60,21 @@ impl Worker {
     ) {
         let number = self.next;
         self.next += 1;
+        // While the broker takes no messages, a reply waits for as long as it is of use.
+        let lives = message
+            .expiration
+            .map_or(0, |left| span(left.as_duration()));
+        let limit = match &self.home.peer {
+            Some(peer) if peer.blocked => lives.max(self.settle_timeout),
+            _ => self.settle_timeout,
+        };
         let sent = match &mut self.home.peer {
             Some(peer) => peer.publish(wire, to, message, number),
             None => Err(closed("publish").unsent()),
         };
         match sent {
             Ok(tag) => {
-                let until = wire.now + self.settle_timeout;
+                let until = wire.now + limit;
                 let sent = Sent {
                     then,
                     origin,
