@@ -48,6 +48,8 @@ pub(crate) enum Wake {
     Retry(usize),
     /// This handler has come to an end.
     Handler(u64),
+    /// This handler was given up, and has come back now.
+    Returned(u64),
     /// This handler has run for so long that its caller should know.
     Notice(u64),
     /// The drain has taken long enough.

@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) wait_for_ready: bool,
     pub(crate) give_up_after: Option<Micros>,
     pub(crate) work: Work,
+    /// Its handler keeps a thread busy and cannot be stopped.
+    pub(crate) blocks: bool,
     pub(crate) hops: u32,
     /// Made after the faults, on a world that works: it must succeed.
     pub(crate) probe: bool,
@@ -174,6 +176,7 @@ impl Setting {
             wait_for_ready: rng.chance(500),
             give_up_after: mix.strikes(rng, Fault::GiveUp, 150).then_some(give_up),
             work,
+            blocks: rng.chance(300),
             hops: if mix.strikes(rng, Fault::ManyHops, 100) {
                 hops
             } else {
@@ -208,6 +211,7 @@ impl Setting {
                 wait_for_ready: false,
                 give_up_after: None,
                 work: Work::Answer(MS),
+                blocks: false,
                 hops: 0,
                 probe: true,
             });
@@ -221,8 +225,8 @@ impl Setting {
         right.saturating_add_signed(self.skew[process.0])
     }
 
-    /// The work of a call, wherever its number comes from.
-    pub(crate) fn work(&self, call: usize) -> Option<Work> {
-        self.calls.get(call).map(|plan| plan.work)
+    /// The work of a call, wherever its number comes from, and whether it blocks.
+    pub(crate) fn work(&self, call: usize) -> Option<(Work, bool)> {
+        self.calls.get(call).map(|plan| (plan.work, plan.blocks))
     }
 }

@@ -184,6 +184,9 @@ fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)
         Fault::StrayMessage,
         Fault::WorkersLate,
     ];
+    if world.setting.calls[number].blocks {
+        return;
+    }
     let call = &world.ledger.calls[number];
     let (Some((at, End::GivenUp)), [_]) = (&call.ended, &call.attempts[..]) else {
         // Of several attempts only the last can be cancelled.

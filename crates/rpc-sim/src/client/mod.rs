@@ -122,7 +122,7 @@ impl Client {
             }
             Wake::GiveUp(call) => self.give_up(wire, ledger, call),
             Wake::Retry(call) => self.retry(wire, ledger, setting, call),
-            Wake::Handler(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
+            Wake::Handler(_) | Wake::Returned(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
         }
         self.go_on(wire, ledger);
     }

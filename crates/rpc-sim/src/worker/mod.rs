@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rpc_proto::link::Generation;
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterForward, AfterReply, Intake, Job, Lane as Source, Running,
+    Accepted, Acceptor, AfterForward, AfterReply, GivenUp, Intake, Job, Lane as Source, Running,
 };
 use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
 
@@ -51,6 +51,8 @@ pub(crate) struct Worker {
     open: Open,
     waiting: VecDeque<(Job, Origin)>,
     running: BTreeMap<u64, AtWork>,
+    /// Handlers that did not come back by their deadline; without a token each takes a slot.
+    away: BTreeMap<u64, Option<GivenUp>>,
     /// What was published and is not confirmed yet.
     sent: BTreeMap<u64, Sent>,
     next: u64,
@@ -86,6 +88,8 @@ struct AtWork {
     origin: Origin,
     record: Option<(usize, usize)>,
     plan: Planned,
+    /// It cannot be stopped, and comes back by itself then.
+    blocks: Option<Micros>,
 }
 
 /// Something on its way whose confirm decides what comes next.
@@ -138,6 +142,7 @@ impl Worker {
             open: topology(setting),
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
+            away: BTreeMap::new(),
             sent: BTreeMap::new(),
             next: 0,
             drain: Drain::No,
@@ -182,6 +187,10 @@ impl Worker {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;
                 }
+                self.begin_next(wire, ledger, setting);
+            }
+            Wake::Returned(number) => {
+                self.away.remove(&number);
                 self.begin_next(wire, ledger, setting);
             }
             Wake::DrainTimeout => {

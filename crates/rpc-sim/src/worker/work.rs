@@ -16,12 +16,19 @@ impl Worker {
     /// Gives free slots to those that wait. Those that may not begin any more need none.
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let over = self.drain == Drain::Stopped;
-        while over || self.running.len() < self.concurrency {
+        while over || self.busy() < self.concurrency {
             let Some((job, origin)) = self.waiting.pop_front() else {
                 return;
             };
             self.begin(wire, ledger, setting, job, origin);
         }
+    }
+
+    /// Slots that are taken: by handlers that run, and by those that were given up when too many
+    /// were already.
+    fn busy(&self) -> usize {
+        let lost = self.away.values().filter(|given_up| given_up.is_none());
+        self.running.len() + lost.count()
     }
 
     fn begin(
@@ -87,23 +94,25 @@ impl Worker {
             worker: self.number,
             life: self.home.owner.life,
         });
-        let (plan, takes) = match setting.work(call) {
-            None => (Planned::Answer(call), MS),
-            Some(Work::Answer(takes)) => (Planned::Answer(call), takes),
-            Some(Work::Fail(takes)) => (Planned::Fail, takes),
-            Some(Work::Panic) => (Planned::Panic, MS / 2),
-            Some(Work::Poison) => (Planned::Kill, MS / 2),
-            Some(Work::Stuck) => (Planned::TimeOut, Micros::MAX),
+        let (work, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), false));
+        let (plan, takes) = match work {
+            Work::Answer(takes) => (Planned::Answer(call), takes),
+            Work::Fail(takes) => (Planned::Fail, takes),
+            Work::Panic => (Planned::Panic, MS / 2),
+            Work::Poison => (Planned::Kill, MS / 2),
+            Work::Stuck => (Planned::TimeOut, Micros::MAX),
         };
         let left = span(running.deadline().saturating_duration_since(wire.instant()));
-        let (plan, takes) = if takes < left {
-            (plan, takes)
-        } else {
-            (Planned::TimeOut, left)
-        };
+        // One that cannot be stopped has a moment to come back by itself.
+        let most = if blocks { left + GRACE } else { left };
         let number = self.next;
         self.next += 1;
-        let end = wire.now + takes;
+        let returns = wire.now.saturating_add(takes);
+        let (plan, end) = if takes < most {
+            (plan, returns)
+        } else {
+            (Planned::TimeOut, wire.now + most)
+        };
         wire.wake(self.home.owner, end, Wake::Handler(number));
         if let Some(at) = running.poll_notice() {
             let at = wire.clock.micros(at);
@@ -118,6 +127,7 @@ impl Worker {
                 origin,
                 record,
                 plan,
+                blocks: blocks.then_some(returns),
             },
         );
     }
@@ -146,6 +156,7 @@ impl Worker {
         let cancelled: Vec<_> = self
             .running
             .iter()
+            .filter(|(_, work)| work.blocks.is_none())
             .filter(|(_, work)| work.running.cancellation().is_cancelled())
             .map(|(&number, _)| number)
             .collect();
@@ -169,6 +180,10 @@ impl Worker {
         let Some(work) = self.running.remove(&number) else {
             return Fate::Lives;
         };
+        if work.running.cancellation().is_cancelled() {
+            // It could not be stopped; nobody awaits its answer.
+            ledger.cancelled(work.origin.correlation_id.as_ref());
+        }
         let ending = match work.plan {
             Planned::Kill => return Fate::Dies,
             Planned::Answer(call) => Ending::Answered(Ok(Response {
@@ -177,7 +192,14 @@ impl Worker {
             })),
             Planned::Fail => Ending::Answered(Err(Status::out_of_range("as planned"))),
             Planned::Panic => Ending::Panicked,
-            Planned::TimeOut => Ending::TimedOut,
+            Planned::TimeOut => {
+                if let Some(returns) = work.blocks {
+                    let given_up = self.acceptor.give_up();
+                    wire.wake(self.home.owner, returns, Wake::Returned(number));
+                    self.away.insert(number, given_up);
+                }
+                Ending::TimedOut
+            }
         };
         self.finish(wire, ledger, setting, work, ending);
         Fate::Lives
@@ -208,3 +230,6 @@ impl Worker {
         }
     }
 }
+
+/// How long after its deadline a handler that cannot be stopped is given up.
+const GRACE: Micros = 50 * MS;
