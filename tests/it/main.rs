@@ -9,3 +9,4 @@ mod given_up;
 mod interop;
 mod queues;
 mod rows;
+mod torture;

@@ -362,6 +362,12 @@ const NODE_TESTS: &[&str] = &[
     "faults::what_is_not_permitted_is_denied_and_costs_nothing",
     "node_is_killed_restarted_frozen_and_stopped",
     "nodes_of_a_cluster_know_each_other_and_come_back",
+    "torture::a_broker_that_dies_loses_no_call",
+    "torture::a_client_closes_in_time_under_an_alarm",
+    "torture::a_queue_that_is_deleted_is_served_again",
+    "torture::an_alarm_hangs_no_call_and_stops_no_acknowledgement",
+    "torture::clients_and_workers_may_start_before_the_broker",
+    "torture::poison_is_taken_out_and_its_neighbours_are_answered",
     "two_nodes_do_not_meet_unless_they_are_peers",
 ];
 
@@ -400,13 +406,16 @@ mod tests {
         assert_eq!(names, [("it-12".to_owned(), "c".to_owned())].into());
     }
 
+    /// What a test that starts a node has in it.
+    const STARTS: [&str; 2] = ["Node::builder", "holds_on_own_node("];
+
     /// The names of the tests of a file that start nodes, without their modules.
     fn node_tests(source: &str) -> Vec<String> {
         if !source.contains("rabbitmq_node") {
             return Vec::new();
         }
         let tests = source.split("#[test]\n").skip(1);
-        let starting = tests.filter(|test| test.contains("Node::builder"));
+        let starting = tests.filter(|test| STARTS.iter().any(|start| test.contains(start)));
         let names = starting.filter_map(|test| test.split_once("fn ")?.1.split_once('('));
         names.map(|(name, _)| name.to_owned()).collect()
     }

@@ -12,7 +12,7 @@ use crate::ground::{self, Ground};
 use crate::ledger::{Duplicates, Rules};
 use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
-use crate::session::{CallerOptions, QueueChoice, Session};
+use crate::session::{CallerOptions, QueueChoice, Session, quick_backoff};
 use crate::setting::{Numbers, Setting, Transport};
 use crate::worker::Worker;
 
@@ -56,9 +56,11 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let (servers, far) = ground::proxied(&url)?;
     let mut contract = stage.contract();
     contract.place = far;
+    contract.serving.quick = true;
     let worker = Worker::hire(&contract)?;
     // Both kinds of callers: those who ask again, and those who are told that nobody knows.
-    let patient = CallerOptions::patient(stage.queue.clone(), TIMEOUT);
+    let mut patient = CallerOptions::patient(stage.queue.clone(), TIMEOUT);
+    patient.backoff = quick_backoff();
     let mut cuts = 0u64;
     let mut offsets = 0u64;
     for options in [patient.clone(), patient.once()] {

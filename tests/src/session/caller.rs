@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rpc_core::proto::client::Stats;
-use rpc_core::proto::link::LinkState;
+use rpc_core::proto::link::{Backoff, LinkState};
 use rpc_core::{
     CallError, CallOptions, Client, ClientOptions, ShortString, TransportError, blocking,
 };
@@ -27,18 +27,21 @@ pub struct CallerOptions {
     pub idempotent: bool,
     /// Whether a call waits for the broker, and for somebody who listens.
     pub wait_for_ready: bool,
+    /// How it comes back after it has lost its connection.
+    pub backoff: Backoff,
 }
 
 impl CallerOptions {
     /// Calls to this queue that may be repeated and that wait while nobody is there: what a caller does
     /// who wants an answer.
     #[must_use]
-    pub const fn patient(queue: ShortString, timeout: Duration) -> Self {
+    pub fn patient(queue: ShortString, timeout: Duration) -> Self {
         Self {
             queue,
             timeout,
             idempotent: true,
             wait_for_ready: true,
+            backoff: Backoff::default(),
         }
     }
 
@@ -87,7 +90,8 @@ impl Session {
     pub fn begin(setting: &Setting, place: &Place, options: CallerOptions) -> Result<Self> {
         let mut how = ClientOptions::new(options.queue.clone())
             .with_timeout(options.timeout)
-            .with_wait_for_ready(options.wait_for_ready);
+            .with_wait_for_ready(options.wait_for_ready)
+            .with_backoff(options.backoff);
         how.limits.max_in_flight = how.limits.max_in_flight.max(setting.numbers.in_flight * 2);
         if options.idempotent {
             how = how.with_idempotent([METHOD]);
@@ -231,6 +235,17 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .enable_all()
         .build()
         .context("a runtime")
+}
+
+/// A backoff for those who lose their connection again and again in quick succession, and would
+/// otherwise spend their time waiting, as they should anywhere else.
+#[must_use]
+pub fn quick_backoff() -> Backoff {
+    let mut backoff = Backoff::default();
+    backoff.first = Duration::from_millis(5);
+    backoff.longest = Duration::from_millis(20);
+    backoff.healthy_after = Duration::ZERO;
+    backoff
 }
 
 /// How long the first connection may take.

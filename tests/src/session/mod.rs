@@ -10,7 +10,7 @@ mod serving;
 mod stuck;
 
 pub(crate) use self::caller::Caller;
-pub use self::caller::{CallerOptions, Session};
+pub use self::caller::{CallerOptions, Session, quick_backoff};
 pub use self::desk::Desk;
 pub use self::dial::{raw, raw_async, raw_blocking};
 pub use self::serving::{QueueChoice, Serving, ServingOptions};

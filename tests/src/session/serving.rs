@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use rpc_core::proto::link::Backoff;
 use rpc_core::proto::server::Stats;
 use rpc_core::{
     DrainReport, QueueSpec, Server, ServerOptions, ShortString, Transport, TransportError, blocking,
 };
 use tokio::runtime::Runtime;
 
-use super::caller::runtime;
+use super::caller::{quick_backoff, runtime};
 use super::desk::Desk;
 use super::dial::{connector_async, connector_blocking};
 use crate::ground::Place;
@@ -72,6 +73,8 @@ pub struct ServingOptions {
     pub concurrency: usize,
     /// Requests taken at once.
     pub prefetch: u16,
+    /// Whether it comes back at once after it has lost its connection.
+    pub quick: bool,
 }
 
 impl ServingOptions {
@@ -83,6 +86,7 @@ impl ServingOptions {
             choice,
             concurrency: 16,
             prefetch: 32,
+            quick: false,
         }
     }
 
@@ -91,7 +95,12 @@ impl ServingOptions {
         let prefetch = NonZeroU16::new(self.prefetch).unwrap_or(NonZeroU16::MIN);
         let options = ServerOptions::new(self.choice.spec(self.queue.clone()))
             .with_concurrency(concurrency)
-            .with_prefetch(prefetch);
+            .with_prefetch(prefetch)
+            .with_backoff(if self.quick {
+                quick_backoff()
+            } else {
+                Backoff::default()
+            });
         Ok(match self.choice {
             QueueChoice::Poisonable => options.with_quarantine(QueueChoice::DELIVERY_LIMIT)?,
             _ => options,

@@ -44,7 +44,12 @@ impl Process {
         match process.said.recv_timeout(START_LIMIT) {
             Ok(word) if word == READY => Ok(process),
             Ok(other) => bail!("the worker says {other:?} and not that it is ready"),
-            Err(_) => bail!("the worker does not get ready within {START_LIMIT:?}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                bail!("the worker died before it was ready")
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("the worker does not get ready within {START_LIMIT:?}")
+            }
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     drain_ms: u64,
     #[arg(long)]
+    quick: bool,
+    #[arg(long)]
     work: PathBuf,
 }
 
@@ -69,6 +71,7 @@ impl Arguments {
             prefetch: serving.prefetch,
             delay_ms: millis(contract.delay),
             drain_ms: millis(contract.drain_limit),
+            quick: serving.quick,
             work: contract.work.clone(),
         })
     }
@@ -89,6 +92,9 @@ impl Arguments {
         say("delay-ms", self.delay_ms.to_string().into());
         say("drain-ms", self.drain_ms.to_string().into());
         say("work", self.work.clone().into());
+        if self.quick {
+            line.push("--quick".into());
+        }
         line
     }
 
@@ -97,6 +103,7 @@ impl Arguments {
         let mut options = ServingOptions::new(queue, self.choice);
         options.concurrency = self.concurrency;
         options.prefetch = self.prefetch;
+        options.quick = self.quick;
         Ok(options)
     }
 }
@@ -168,6 +175,7 @@ mod tests {
             prefetch: 5,
             delay_ms: 7,
             drain_ms: 11,
+            quick: true,
             work: "/tmp/w".into(),
         };
         let read = Arguments::parse_from(arguments.to_command_line());
