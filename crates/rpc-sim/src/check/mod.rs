@@ -74,10 +74,6 @@ fn outdated(setting: &Setting, call: &Call) -> bool {
 
 /// What an error says of the handler is true.
 fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
-    let Some((_, End::Failed(certainty, reason))) = &call.ended else {
-        return;
-    };
-    let ran = call.executions.len();
     for (place, attempt) in call.attempts.iter().enumerate() {
         let ran = call.executions.iter().any(|run| run.attempt == place);
         let Some(failure) = attempt.ended else {
@@ -89,6 +85,10 @@ fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String))
             breach(Rule::HonestNotExecuted, detail);
         }
     }
+    let Some((_, End::Failed(certainty, reason))) = &call.ended else {
+        return;
+    };
+    let ran = call.executions.len();
     let mut attempts = call.attempts.iter();
     let excused = attempts.any(|attempt| excused(setting, attempt));
     match certainty {
