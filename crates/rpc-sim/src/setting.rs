@@ -201,7 +201,15 @@ impl Setting {
         // noticed after two heartbeats, and the wait before the next attempt to connect is two
         // seconds at most.
         let settled = self.faults_end + 4 * self.heartbeat + 4 * SECOND;
-        let probes = settled.max(last.unwrap_or(0)) + 2 * SECOND;
+        // A worker whose clock is behind counts a request's time from when it came, again with each
+        // delivery and once more in quarantine: so long it may keep a slot.
+        let longest = self.calls.iter().map(|plan| plan.timeout).max();
+        let behind = if self.skew.iter().any(|&skew| skew != 0) {
+            2 * longest.unwrap_or(0)
+        } else {
+            0
+        };
+        let probes = settled.max(last.unwrap_or(0)) + behind + 2 * SECOND;
         for client in 0..self.clients {
             self.calls.push(Plan {
                 client,

@@ -1,7 +1,9 @@
 //! The network and the clock: what everything in the world shares.
 
-use rpc_proto::Message;
 use std::rc::Rc;
+use std::time::Instant;
+
+use rpc_proto::{Message, ShortString};
 
 use crate::conn::{Conn, ConnId, Down, LANES, Lane, Owner, ProcessId, Up};
 use crate::event::{Agenda, Event, Wake};
@@ -50,7 +52,7 @@ impl Wire {
         self.trace.add(self.now, what, with);
     }
 
-    pub(crate) fn instant(&self) -> std::time::Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.clock.instant(self.now)
     }
 
@@ -106,7 +108,7 @@ impl Wire {
     }
 
     /// The process hands a message over.
-    pub(crate) fn publish(&mut self, id: ConnId, tag: u64, to: rpc_proto::ShortString, m: Message) {
+    pub(crate) fn publish(&mut self, id: ConnId, tag: u64, to: ShortString, m: Message) {
         let frame = Up::Publish {
             tag,
             to,

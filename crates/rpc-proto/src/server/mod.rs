@@ -13,9 +13,9 @@
 //!  Begun::AckFirst, at most once: ── ack ──▶ then.handle_ack(result) ──▶ (Request, Running)
 //! ```
 //!
-//! The [`AckToken`] sits inside from the first step to the last. A driver cannot acknowledge before
-//! the reply is out, since only [`AfterReply::handle_publish`] gives the token back, and it cannot
-//! do so twice, since every step consumes the one before:
+//! The [`AckToken`](crate::AckToken) sits inside from the first step to the last. A driver cannot
+//! acknowledge before the reply is out, since only [`AfterReply::handle_publish`] gives the token
+//! back, and it cannot do so twice, since every step consumes the one before:
 //!
 //! ```compile_fail,E0382
 //! # use rpc_proto::server::{AfterReply, Verdict};

@@ -20,8 +20,8 @@ pub(super) struct Timing {
     pub(super) since: Instant,
     /// The whole time that the caller gave it.
     pub(super) timeout: Option<Duration>,
-    /// The caller's clock was believed: how long it has waited is known, and another worker knows it
-    /// too.
+    /// The caller's clock was believed, and says since when it has waited: another worker will know
+    /// that, too.
     pub(super) hinted: bool,
     /// The caller's clock says what cannot be.
     pub(super) skewed: bool,
@@ -73,7 +73,6 @@ impl Timing {
             self.skewed = true;
             return;
         }
-        self.hinted = true;
         self.deadline = self.deadline.min(deadline_after(now, left));
         let Some(whole) = self.timeout else {
             return;
@@ -81,7 +80,13 @@ impl Timing {
         let waited = (whole + past).saturating_sub(left);
         // Where the clock does not reach back that far, it is not known.
         if let Some(since) = now.checked_sub(waited) {
+            // Where the caller's clock gives it more time than there was, or says that it has waited
+            // for less than it has been here, that clock is ahead, and tells nobody for how long.
+            self.hinted = left <= whole + CLOCK_READING && since <= self.since + CLOCK_READING;
             self.since = self.since.min(since);
         }
     }
 }
+
+/// How far off the times of day are in which clocks are compared: they count milliseconds.
+const CLOCK_READING: Duration = Duration::from_millis(2);

@@ -4,7 +4,7 @@ mod retry;
 
 use rpc_proto::Certainty;
 
-use crate::ledger::{Call, End, Execution};
+use crate::ledger::{Attempt, Call, End, Execution};
 use crate::mix::Fault;
 use crate::rule::Rule;
 use crate::setting::Setting;
@@ -74,27 +74,23 @@ fn outdated(setting: &Setting, call: &Call) -> bool {
 
 /// What an error says of the handler is true.
 fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
-    let Some((_, End::Failed(certainty, reason))) = &call.ended else {
-        return;
-    };
-    let ran = call.executions.len();
     for (place, attempt) in call.attempts.iter().enumerate() {
         let ran = call.executions.iter().any(|run| run.attempt == place);
         let Some(failure) = attempt.ended else {
             continue;
         };
-        // Workers whose clocks differ do not agree on how long a request has waited. One that was
-        // shed by the first may run on the second, if its acknowledgement was lost.
-        // And where a broker crashed and brings back what was acknowledged, as if it were new, no
-        // worker can know that it was refused before.
-        let excused = (failure.shed && disagree(setting)) || attempt.forgotten > 0;
+        let excused = excused(setting, attempt);
         if ran && failure.certainty == Certainty::NotExecuted && !excused {
             let detail = format!("attempt {place} was said not to have run, and did");
             breach(Rule::HonestNotExecuted, detail);
         }
     }
-    let forgotten = call.attempts.iter().any(|attempt| attempt.forgotten > 0);
-    let excused = (reason == "SHED" && disagree(setting)) || forgotten;
+    let Some((_, End::Failed(certainty, reason))) = &call.ended else {
+        return;
+    };
+    let ran = call.executions.len();
+    let mut attempts = call.attempts.iter();
+    let excused = attempts.any(|attempt| excused(setting, attempt));
     match certainty {
         Certainty::NotExecuted if ran > 0 && !excused => {
             breach(
@@ -110,6 +106,16 @@ fn honest(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String))
         }
         _ => {}
     }
+}
+
+/// Whether "not executed" cannot be known of an attempt by anybody.
+///
+/// Workers whose clocks differ do not agree on how long a request has waited: what the first has shed
+/// may run on the second, if its acknowledgement was lost. And where a broker crashed and brings back
+/// what was acknowledged as if it were new, no worker sees that another has refused it.
+fn excused(setting: &Setting, attempt: &Attempt) -> bool {
+    let shed = attempt.ended.is_some_and(|failure| failure.shed);
+    (shed && disagree(setting)) || attempt.forgotten > 0
 }
 
 fn disagree(setting: &Setting) -> bool {
