@@ -54,7 +54,9 @@ impl Watch {
             let detail = format!("it began {late} us after its deadline");
             ledger.breach(Rule::NoExpiredStart, Some(call), detail);
         }
-        if setting.admission && ahead == 0 && !request.redelivered {
+        // One caller with another clock, and the worker sees other waits than we do.
+        let agreed = setting.skew.iter().all(|&skew| skew == 0);
+        if setting.admission && agreed && !request.redelivered {
             self.waited(ledger, call, now, now - sent, deadline - sent);
         }
     }
