@@ -14,10 +14,6 @@ use crate::mutants::{Mutant, is};
 /// For how long requests have been waiting for too long.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// When the first request had its turn.
-    began: Option<Instant>,
-    /// When one last had waited for too long.
-    long_at: Option<Instant>,
     standing_since: Option<Instant>,
 }
 
@@ -32,10 +28,6 @@ impl Gate {
         admission: Admission,
     ) -> Option<Pushback> {
         let half = timeout / 2;
-        self.began.get_or_insert(now);
-        if waited > half {
-            self.long_at = Some(now);
-        }
         if is(Mutant::NeverSheds) {
             return None;
         }
@@ -52,22 +44,9 @@ impl Gate {
 
     /// Whether a request that has waited for so long may have been refused before, by whoever had it
     /// then; and when to come again, if so.
-    ///
-    /// All who serve a queue see the same waits. So where none was too long of late, nobody refuses;
-    /// and a request that was held up by a worker that froze runs. Who has not served for long enough
-    /// to know takes it that somebody may have.
-    pub(super) fn may_have_refused(
-        &self,
-        now: Instant,
-        waited: Duration,
-        timeout: Duration,
-    ) -> Option<Pushback> {
+    pub(super) fn may_have_refused(waited: Duration, timeout: Duration) -> Option<Pushback> {
         let half = timeout / 2;
-        let of_late =
-            |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) <= timeout);
-        let new_here = self.began.is_none() || of_late(self.began);
-        let overload = new_here || of_late(self.long_at);
-        (overload && waited + CLOCK_READING > half).then(|| pushback(waited, half))
+        (waited + CLOCK_READING > half).then(|| pushback(waited, half))
     }
 }
 
@@ -114,23 +93,6 @@ mod tests {
         assert!(!refused(LONG, 1));
         assert!(!refused(LONG, 99));
         assert!(refused(LONG, 1));
-    }
-
-    #[test]
-    fn what_was_held_up_elsewhere_is_refused_only_where_others_wait_too() {
-        let begun = Instant::now();
-        let mut gate = Gate::default();
-        let admission = Admission::default();
-        let again = |gate: &Gate, now| gate.may_have_refused(now, LONG, TIMEOUT).is_some();
-        assert!(again(&gate, begun), "it cannot know");
-        gate.check(begun, SHORT, TIMEOUT, admission);
-        assert!(again(&gate, begun + TIMEOUT / 2), "it cannot know yet");
-        let later = begun + TIMEOUT * 2;
-        assert!(!again(&gate, later), "nobody waits");
-        gate.check(later, LONG, TIMEOUT, admission);
-        assert!(again(&gate, later + TIMEOUT));
-        assert!(!again(&gate, later + TIMEOUT * 2), "that was long ago");
-        assert!(gate.may_have_refused(later, SHORT, TIMEOUT).is_none());
     }
 
     #[test]

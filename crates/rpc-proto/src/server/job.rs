@@ -76,7 +76,7 @@ impl Job {
         }
         let waited = now.saturating_duration_since(self.since);
         let pushback = if self.envelope.redelivered {
-            shared.shed_again(now, waited, self.timeout)
+            shared.shed_again(waited, self.timeout)
         } else {
             shared.shed(now, waited, self.timeout)
         };

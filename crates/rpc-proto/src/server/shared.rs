@@ -60,13 +60,11 @@ impl Shared {
     /// caller has been told that it did not run, and it must stay so.
     pub(super) fn shed_again(
         &self,
-        now: Instant,
         waited: Duration,
         timeout: Option<Duration>,
     ) -> Option<Pushback> {
         let (_, timeout) = (self.policy.admission?, timeout?);
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.may_have_refused(now, waited, timeout)
+        Gate::may_have_refused(waited, timeout)
     }
 
     /// Whether a request that has waited for so long is refused, and when it may come again.
