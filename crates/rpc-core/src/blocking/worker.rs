@@ -149,6 +149,15 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn hand_back(self: &Arc<Self>, post: &Arc<Post<T>>) {
         let of_post = |(_, origin): &(Task, Origin<T>)| Arc::ptr_eq(&origin.post, post);
         for (task, origin) in self.accepted.take_out(of_post) {
+            self.put_back(task, origin);
+        }
+    }
+
+    /// Does what is left to do for a request that will not begin here: this is no worker's thread.
+    fn put_back(self: &Arc<Self>, task: Task, origin: Origin<T>) {
+        if let Task::Run(job) = task {
+            self.settle(job.hand_back(Instant::now()), origin);
+        } else {
             self.work(task, origin);
         }
     }
@@ -157,8 +166,12 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn wind_up(self: &Arc<Self>, until: Instant) {
         self.acceptor.drain();
         self.accepted.close();
+        // What is left when the time is up goes back with its transport.
         while let Some((task, origin)) = self.accepted.try_pop() {
-            self.work(task, origin);
+            self.put_back(task, origin);
+            if Instant::now() >= until {
+                break;
+            }
         }
         park::block_on_until(pin!(self.at_work.idle()), until);
         self.sent.close();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rpc_proto::client::Request;
-use rpc_proto::wire::{REPLY_TYPE, Reply, media_type};
+use rpc_proto::wire::{Reply, is_reserved, media_type};
 use rpc_proto::{CallError, Headers, ShortString, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,9 +54,9 @@ impl Stub {
             .ok_or_else(|| unencodable(NO_CODEC.into()))?;
         let name = ShortString::new(method)
             .map_err(|error| unencodable(format!("the method name has {error}")))?;
-        if name == REPLY_TYPE {
+        if is_reserved(&name) {
             return Err(unencodable(format!(
-                "{name:?} marks replies and names no method"
+                "{name:?} is a word of the framework and names no method"
             )));
         }
         let body =

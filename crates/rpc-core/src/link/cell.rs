@@ -1,9 +1,10 @@
 //! The link machine behind its lock, and who waits for it to be up.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use rpc_proto::link::{Generation, Link, LinkState, Step};
@@ -22,14 +23,17 @@ pub(crate) struct LinkCell {
 
 struct Inner {
     link: Link,
-    waiting: Vec<Waker>,
+    /// Who waits, by the number of its wait.
+    waiting: HashMap<u64, Waker>,
+    waits: u64,
 }
 
 impl LinkCell {
     pub(crate) fn new(link: Link, observer: Option<Arc<dyn Observer>>) -> Arc<Self> {
         let inner = Mutex::new(Inner {
             link,
-            waiting: Vec::new(),
+            waiting: HashMap::new(),
+            waits: 0,
         });
         Arc::new(Self { inner, observer })
     }
@@ -97,12 +101,10 @@ impl LinkCell {
     ///
     /// Cancel safe.
     pub(crate) async fn until_up(&self) -> Result<Generation, LinkState> {
-        poll_fn(|context| {
-            self.poll_state(context, |state| match state {
-                LinkState::Up(generation) => Some(Ok(*generation)),
-                LinkState::Closed | LinkState::Lost(_) => Some(Err(state.clone())),
-                _ => None,
-            })
+        self.until(|state| match state {
+            LinkState::Up(generation) => Some(Ok(*generation)),
+            LinkState::Closed | LinkState::Lost(_) => Some(Err(state.clone())),
+            _ => None,
         })
         .await
     }
@@ -111,12 +113,8 @@ impl LinkCell {
     ///
     /// Cancel safe.
     pub(crate) async fn until_closed(&self) {
-        poll_fn(|context| {
-            self.poll_state(context, |state| {
-                matches!(state, LinkState::Closed).then_some(())
-            })
-        })
-        .await;
+        self.until(|state| matches!(state, LinkState::Closed).then_some(()))
+            .await;
     }
 
     /// Does `work` unless the owner ends the link first.
@@ -127,20 +125,25 @@ impl LinkCell {
         }
     }
 
-    fn poll_state<R>(
-        &self,
-        context: &Context<'_>,
-        look: impl Fn(&LinkState) -> Option<R>,
-    ) -> Poll<R> {
-        let mut inner = self.lock();
-        if let Some(seen) = look(&inner.link.state()) {
-            return Poll::Ready(seen);
-        }
-        let known = |waker: &Waker| waker.will_wake(context.waker());
-        if !inner.waiting.iter().any(known) {
-            inner.waiting.push(context.waker().clone());
-        }
-        Poll::Pending
+    /// Waits until `look` sees what it looks for.
+    async fn until<R>(&self, look: impl Fn(&LinkState) -> Option<R>) -> R {
+        let mut wait = Wait {
+            cell: self,
+            number: None,
+        };
+        poll_fn(|context| {
+            let mut inner = self.lock();
+            if let Some(seen) = look(&inner.link.state()) {
+                return Poll::Ready(seen);
+            }
+            let number = *wait.number.get_or_insert_with(|| {
+                inner.waits += 1;
+                inner.waits
+            });
+            inner.waiting.insert(number, context.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Tells observer and waiters of a change, after the lock is released.
@@ -151,11 +154,28 @@ impl LinkCell {
         if let Some(observer) = &self.observer {
             observer.link_changed(&state);
         }
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One wait. Given up, it leaves nothing behind: a link that stays up for days is waited on by every
+/// call that pauses.
+struct Wait<'a> {
+    cell: &'a LinkCell,
+    number: Option<u64>,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let waker = self.cell.lock().waiting.remove(&number);
+            // After the lock: its last reference may be that of a task.
+            drop(waker);
+        }
     }
 }
 

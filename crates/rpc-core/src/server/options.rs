@@ -74,12 +74,16 @@ impl ServerOptions {
     }
 
     /// Sets the limits on requests and handlers. The server's own queue is that of these options,
-    /// whatever the policy says.
+    /// whatever the policy says, and so is its quarantine where the policy has none.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
+        let quarantine = self.policy.quarantine.take();
         self.policy = policy;
         self.policy.own_queue = self.queue.name.clone();
-        self.quarantine = None;
+        match self.policy.quarantine {
+            Some(_) => self.quarantine = None,
+            None => self.policy.quarantine = quarantine,
+        }
         self
     }
 

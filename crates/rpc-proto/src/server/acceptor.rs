@@ -178,7 +178,7 @@ impl Intake {
         let mut envelope = Envelope {
             shared: Arc::clone(shared),
             deadline: timing.deadline,
-            own_deadline: timing.own_deadline,
+            gone_at: timing.gone_at,
             hinted: timing.hinted,
             // What is in quarantine was delivered before, elsewhere.
             redelivered: redelivered || quarantined,
@@ -280,7 +280,10 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
     if left.is_zero() {
         return Accepted::Settlement(job.envelope.refuse(now, Reason::Expired, EXPIRED));
     }
-    message.expiration = Some(Expiration::after(left));
+    // One that waits for ever may go on doing so.
+    if message.expiration.is_some() || message.headers.get(wire::TIMEOUT_MS).is_some() {
+        message.expiration = Some(Expiration::after(left));
+    }
     // What another queue counted is not to be taken for the count of that one.
     message.headers.remove(wire::DELIVERY_COUNT);
     Accepted::Forward(Box::new(Forward {

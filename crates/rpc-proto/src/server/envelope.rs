@@ -15,7 +15,7 @@ pub(super) struct Envelope {
     pub(super) shared: Arc<Shared>,
     pub(super) deadline: Instant,
     /// The deadline by the clock of this process alone.
-    pub(super) own_deadline: Instant,
+    pub(super) gone_at: Option<Instant>,
     /// Whether the caller's clock was believed.
     pub(super) hinted: bool,
     pub(super) redelivered: bool,
@@ -83,7 +83,7 @@ impl Envelope {
     fn may_run_elsewhere(&self, now: Instant, answer: &Answer) -> bool {
         match answer.as_ref().err().and_then(Status::reason) {
             // By the caller's clock, which another worker's may contradict.
-            Some(Reason::Expired) => now < self.own_deadline,
+            Some(Reason::Expired) => self.gone_at.is_none_or(|gone_at| now < gone_at),
             // How long it has waited is what another worker goes by: see `Job::begin`.
             Some(Reason::Shed) => !self.hinted,
             _ => false,

@@ -11,7 +11,7 @@ use super::{Answer, Finished, Guarantee, Request, Settlement, Verdict};
 use crate::mutants::{Mutant, is};
 use crate::{
     AckToken, Address, Cancellation, Certainty, Expiration, Message, Reason, Status,
-    TransportError, wire,
+    TransportError, deadline_after, wire,
 };
 
 /// A request that waits for its turn.
@@ -109,7 +109,7 @@ impl Job {
         let running = Running {
             deadline: request.deadline,
             cancellation: request.cancellation.clone(),
-            notice_at: told.then(|| now + shared.policy.notice_after),
+            notice_at: told.then(|| deadline_after(now, shared.policy.notice_after)),
             registered: None,
             claim,
             envelope: Some(envelope),
@@ -273,9 +273,15 @@ impl Running {
         let (answer, ran) = judge(&envelope, ending);
         let mut joined = Vec::new();
         if let Some(claim) = self.claim.take() {
-            let kept = ran.then(|| keep(&answer));
+            // What a handler says that was told to stop is no answer to those who did not give up.
+            let stopped = given_up && answer.is_err();
+            let kept = (ran && !stopped).then(|| keep(&answer));
             for other in claim.end(kept, now) {
-                joined.push(other.answer(now, answer.clone(), false));
+                joined.push(if stopped {
+                    Settlement::Settle(Verdict::requeue(other.token))
+                } else {
+                    other.answer(now, answer.clone(), false)
+                });
             }
         }
         let settlement = if given_up {

@@ -13,9 +13,9 @@ use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     pub(super) deadline: Instant,
-    /// The same by the clock of this process alone: by then its queue has dropped it, too, wherever
-    /// it is delivered again.
-    pub(super) own_deadline: Instant,
+    /// When its queue drops it by itself, so that nobody else can run it either; where it has no
+    /// expiration, never.
+    pub(super) gone_at: Option<Instant>,
     /// When the caller began to wait, as far as it is known.
     pub(super) since: Instant,
     /// The whole time that the caller gave it.
@@ -45,7 +45,7 @@ impl Timing {
         let deadline = deadline_after(received_at, allowed.min(policy.max_execution));
         let mut this = Self {
             deadline,
-            own_deadline: deadline,
+            gone_at: expiration.map(|left| deadline_after(received_at, left)),
             since: received_at,
             timeout,
             hinted: false,

@@ -294,7 +294,10 @@ fn a_refusal_of_a_redelivered_request_leaves_open_whether_it_ran() {
             .settlement;
         assert_eq!(status_of(by_router).certainty(), certainty);
 
-        let (_, running) = run(job(acceptor().accept(again(request()))), now);
+        // Its queue drops it by then, so that nobody else runs it.
+        let mut timed = request();
+        timed.expiration = Some(Expiration::after(Duration::from_secs(1)));
+        let (_, running) = run(job(acceptor().accept(again(timed))), now);
         let late = running.deadline();
         assert_eq!(
             status_of(running.finish(late, Ending::Expired).settlement).certainty(),

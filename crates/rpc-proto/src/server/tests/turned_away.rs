@@ -127,7 +127,9 @@ fn not_executed_is_not_said_where_another_worker_may_think_otherwise() {
     let expired = |deadline: i64, at: Instant| {
         let headers = [(wire::TIMEOUT_MS, 10_000), (wire::DEADLINE_MS, deadline)];
         let server = acceptor();
-        let refused = refused(job(server.accept(delivery(now, with(&headers)))), at);
+        let mut message = with(&headers);
+        message.expiration = Some(Expiration::after(10 * second));
+        let refused = refused(job(server.accept(delivery(now, message))), at);
         let status = status(refused);
         assert_eq!(status.reason(), Some(&Reason::Expired));
         status.certainty()
