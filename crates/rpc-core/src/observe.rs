@@ -1,6 +1,8 @@
 //! Hooks for metrics and logs: what happens is told, and nothing waits for the listener.
 
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 use std::fmt;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,9 +95,11 @@ pub struct RequestEvent<'a> {
 }
 
 /// An observer, if there is one, in options that can be printed.
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 #[derive(Clone, Default)]
 pub(crate) struct Observers(pub(crate) Option<Arc<dyn Observer>>);
 
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Some" } else { "None" })
