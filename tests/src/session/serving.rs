@@ -28,14 +28,16 @@ pub enum QueueChoice {
     Durable,
     /// A replicated one, with a delivery limit and dead letters.
     Quorum,
-    /// The same with a limit that is soon reached.
+    /// The same with a quarantine, where the limit is soon reached.
     Poisonable,
     /// A classic one that is soon full.
     Short,
 }
 
 impl QueueChoice {
-    /// How often a poisonable queue delivers again what killed its worker.
+    /// How often the quarantine of a poisonable queue gives to a worker what killed the last one. The
+    /// queue itself has the limit of the preset, which is far higher: there, neighbours are counted
+    /// too.
     pub const DELIVERY_LIMIT: u32 = 3;
 
     /// The name, as it is written on the command line.
@@ -54,9 +56,8 @@ impl QueueChoice {
     pub const fn spec(self, queue: ShortString) -> QueueSpec {
         match self {
             Self::Durable => QueueSpec::durable(queue),
-            Self::Quorum => QueueSpec::quorum(queue),
+            Self::Quorum | Self::Poisonable => QueueSpec::quorum(queue),
             Self::Short => QueueSpec::durable(queue).with_max_length(100),
-            Self::Poisonable => QueueSpec::quorum(queue).with_delivery_limit(Self::DELIVERY_LIMIT),
         }
     }
 }
