@@ -27,7 +27,7 @@ use super::progress::Progress;
 use super::watch::{Due, Seat, Watch};
 use crate::server::{
     AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
-    reply_limit, unix_ms,
+    reply_limit, unix_ms, warn_of_given_up,
 };
 use crate::{Confirm, Fate, Observer, Service, Work, park};
 
@@ -357,6 +357,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
         let settled = match verdict {
             Verdict::Ack(token) => transport.ack(token),
             Verdict::Discard(token) => transport.reject(token, Fate::Discard),
+            Verdict::GiveUp(token) => {
+                warn_of_given_up();
+                transport.ack(token)
+            }
             Verdict::Requeue(token) => transport.reject(token, Fate::Requeue),
             Verdict::Settled => Ok(()),
         };

@@ -39,6 +39,13 @@ pub(crate) fn reply_limit(settle_timeout: Duration, blocked: bool, reply: &Messa
     })
 }
 
+/// Tells the operator of a [`Verdict::GiveUp`](rpc_proto::server::Verdict::GiveUp).
+pub(crate) fn warn_of_given_up() {
+    tracing::warn!(
+        "a request is given up: each reply to it has ended the connection it went out on"
+    );
+}
+
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.
 pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::{
     AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, reply_limit, unix_ms,
+    race, reply_limit, unix_ms, warn_of_given_up,
 };
 use crate::{Answer, Fate, Observer, Service, Transport, Work};
 
@@ -283,6 +283,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
             match verdict {
                 Verdict::Ack(token) => transport.ack(token).await,
                 Verdict::Discard(token) => transport.reject(token, Fate::Discard).await,
+                Verdict::GiveUp(token) => {
+                    warn_of_given_up();
+                    transport.ack(token).await
+                }
                 Verdict::Requeue(token) => transport.reject(token, Fate::Requeue).await,
                 Verdict::Settled => Ok(()),
             }

@@ -175,13 +175,21 @@ impl Intake {
             shared.counters.skewed.add();
         }
         let quarantined = self.lane == Lane::Quarantine;
+        // What is in quarantine was delivered before, elsewhere.
+        let before = redelivered || quarantined;
+        let struck = before.then(|| shared.strikes.name(&message)).flatten();
+        // Before it is answered in any way: what ends the connection is the answer.
+        if struck.is_some_and(|name| shared.strikes.is_out(name)) {
+            shared.counters.undeliverable.add();
+            return Accepted::Settlement(Settlement::Settle(Verdict::give_up(token)));
+        }
         let mut envelope = Envelope {
             shared: Arc::clone(shared),
             deadline: timing.deadline,
             gone_at: timing.gone_at,
             hinted: timing.hinted,
-            // What is in quarantine was delivered before, elsewhere.
-            redelivered: redelivered || quarantined,
+            redelivered: before,
+            struck,
             reply_to: message.reply_to.clone(),
             // What the caller gave to find its call by; a peer may use either.
             correlation_id: message

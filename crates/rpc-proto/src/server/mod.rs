@@ -48,6 +48,7 @@ mod job;
 mod policy;
 mod settlement;
 mod shared;
+mod strikes;
 #[cfg(test)]
 mod tests;
 mod timing;

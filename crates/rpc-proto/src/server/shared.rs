@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
+use super::strikes::Strikes;
 use super::{Counters, Policy};
 use crate::{Pushback, ShortString};
 
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) stuck: AtomicUsize,
     pub(super) cancels: Cancels,
     pub(super) duplicates: Duplicates,
+    pub(super) strikes: Strikes,
     control: Mutex<Option<ShortString>>,
     gate: Mutex<Gate>,
 }
@@ -34,6 +36,7 @@ impl Shared {
             stuck: AtomicUsize::new(0),
             cancels: Cancels::default(),
             duplicates: Duplicates::default(),
+            strikes: Strikes::default(),
             control: Mutex::default(),
             gate: Mutex::default(),
         })

@@ -319,7 +319,7 @@ impl World {
 
     fn verdict(&mut self, verdict: Verdict) {
         let tag = match verdict {
-            Verdict::Ack(token) | Verdict::Discard(token) => token.tag(),
+            Verdict::Ack(token) | Verdict::Discard(token) | Verdict::GiveUp(token) => token.tag(),
             Verdict::Requeue(token) => {
                 assert!(!self.acked_first.contains(&token.tag()));
                 token.tag()
