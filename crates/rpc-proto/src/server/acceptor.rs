@@ -170,13 +170,13 @@ impl Intake {
             shared.counters.discarded.add();
             return Accepted::Settlement(Settlement::Settle(Verdict::ack(token)));
         }
-        let timing = Timing::of(&message, received_at, now, unix_ms, &shared.policy);
-        if timing.skewed {
-            shared.counters.skewed.add();
-        }
         let quarantined = self.lane == Lane::Quarantine;
         // What is in quarantine was delivered before, elsewhere.
         let before = redelivered || quarantined;
+        let timing = Timing::of(&message, received_at, now, unix_ms, before, shared);
+        if timing.skewed {
+            shared.counters.skewed.add();
+        }
         let struck = before.then(|| shared.strikes.name(&message)).flatten();
         // Before it is answered in any way: what ends the connection is the answer.
         if struck.is_some_and(|name| shared.strikes.is_out(name)) {

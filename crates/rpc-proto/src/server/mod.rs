@@ -43,6 +43,7 @@ mod admission;
 mod cancels;
 mod counters;
 mod dedup;
+mod doubt;
 mod envelope;
 mod job;
 mod policy;

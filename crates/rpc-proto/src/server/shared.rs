@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
+use super::doubt::Doubt;
 use super::strikes::Strikes;
 use super::{Counters, Policy};
 use crate::{Pushback, ShortString};
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     /// Handlers that were given up and still hold a thread.
     pub(super) stuck: AtomicUsize,
     pub(super) cancels: Cancels,
+    pub(super) doubt: Doubt,
     pub(super) duplicates: Duplicates,
     pub(super) strikes: Strikes,
     control: Mutex<Option<ShortString>>,
@@ -35,6 +37,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             stuck: AtomicUsize::new(0),
             cancels: Cancels::default(),
+            doubt: Doubt::default(),
             duplicates: Duplicates::default(),
             strikes: Strikes::default(),
             control: Mutex::default(),
