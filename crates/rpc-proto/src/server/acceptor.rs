@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::cancels::Registered;
-use super::dedup::{Claim, DedupKey, Entry};
+use super::dedup::{Claim, DedupKey, Digest, Entry, Identity};
 use super::envelope::Envelope;
-use super::job::EXPIRED;
+use super::job::{EXPIRED, REUSED};
 use super::shared::Shared;
 use super::timing::Timing;
 use super::{AfterForward, Forward, Guarantee, Job, Policy, Request, Settlement, Stats, Verdict};
@@ -63,6 +63,11 @@ impl Acceptor {
         Self {
             shared: Shared::new(policy),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Opens an intake for a consumer.
@@ -199,13 +204,16 @@ impl Intake {
             token,
             discard: false,
         };
-        let key = key(shared, &message);
-        if let Some(key) = &key {
-            match Claim::enter(shared, key, envelope, now, false).0 {
+        let identity = identity(shared, &message);
+        if let Some(identity) = &identity {
+            match Claim::enter(shared, identity, envelope, now, false).0 {
                 Entry::New(new) => envelope = new,
                 Entry::Joined => return Accepted::Joined,
                 Entry::Done(envelope, kept) => {
                     return Accepted::Settlement(envelope.replay(now, kept));
+                }
+                Entry::Reused(envelope) => {
+                    return Accepted::Settlement(envelope.refuse(now, Reason::KeyReused, REUSED));
                 }
             }
         }
@@ -257,7 +265,7 @@ impl Intake {
             notices: request.headers.get(wire::NOTICES).is_some_and(is_set),
             request,
             envelope,
-            key,
+            identity,
             orphaned: Arc::clone(&self.orphaned),
             since: timing.since,
             timeout: timing.timeout,
@@ -302,15 +310,22 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
 }
 
 /// What makes a request the same as another, if answers are kept and it says.
-fn key(shared: &Shared, message: &Message) -> Option<DedupKey> {
+fn identity(shared: &Shared, message: &Message) -> Option<Identity> {
     shared.policy.dedup.as_ref()?;
-    let mut message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let method = message.kind.clone();
     if is(Mutant::DedupByMethod) {
-        message_id = ShortString::default();
+        return Some(Identity {
+            key: DedupKey {
+                method,
+                message_id: ShortString::default(),
+            },
+            request: Digest::default(),
+        });
     }
-    Some(DedupKey {
-        method: message.kind.clone(),
-        message_id,
+    Some(Identity {
+        key: DedupKey { method, message_id },
+        request: Digest::of(message),
     })
 }
 

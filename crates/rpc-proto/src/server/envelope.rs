@@ -63,6 +63,7 @@ impl Envelope {
             body,
             content_type,
             headers,
+            ..
         } = kept;
         let message = Message {
             body,

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cancels::Registered;
-use super::dedup::{Claim, DedupKey, Entry, Kept};
+use super::dedup::{Claim, Digest, Entry, Identity, Kept};
 use super::envelope::{Envelope, encode};
 use super::{Answer, Finished, Guarantee, Request, Settlement, Verdict};
 use crate::mutants::{Mutant, is};
 use crate::{
-    AckToken, Address, Cancellation, Certainty, Expiration, Message, Reason, Status,
+    AckToken, Address, Cancellation, Certainty, Expiration, Message, Pushback, Reason, Status,
     TransportError, deadline_after, wire,
 };
 
@@ -21,7 +21,7 @@ pub struct Job {
     pub(super) request: Request,
     pub(super) envelope: Envelope,
     /// What makes it the same as another delivery, where answers are kept.
-    pub(super) key: Option<DedupKey>,
+    pub(super) identity: Option<Identity>,
     /// Set when the connection that it came by is lost.
     pub(super) orphaned: Arc<AtomicBool>,
     /// Since when its caller waits, and how long it has at all.
@@ -63,35 +63,28 @@ impl Job {
         if draining || self.orphaned.load(Ordering::Acquire) {
             return Begun::Settle(self.hand_back(now));
         }
-        if let Some(key) = &self.key {
-            // Before anything is refused: "not executed" must not be said of what was.
-            match Claim::enter(&shared, key, self.envelope, now, false).0 {
-                Entry::New(envelope) => self.envelope = envelope,
-                Entry::Joined => return Begun::Joined,
-                Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
-            }
-        }
-        if self.request.deadline <= now && !is(Mutant::ExpiredRuns) {
-            return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
-        }
-        let waited = now.saturating_duration_since(self.since);
-        let pushback = if self.envelope.redelivered {
-            shared.shed_again(waited, self.timeout)
-        } else {
-            shared.shed(now, waited, self.timeout)
-        };
-        if let Some(pushback) = pushback {
-            return Begun::Settle(self.envelope.shed(now, pushback));
-        }
+        let expired = self.request.deadline <= now && !is(Mutant::ExpiredRuns);
+        let pushback = if expired { None } else { self.is_shed(now) };
         let mut claim = None;
-        if let Some(key) = &self.key {
-            let (entry, claimed) = Claim::enter(&shared, key, self.envelope, now, true);
+        if let Some(identity) = &self.identity {
+            // Before anything is refused: "not executed" must not be said of what was.
+            let begins = !expired && pushback.is_none();
+            let (entry, claimed) = Claim::enter(&shared, identity, self.envelope, now, begins);
             match entry {
                 Entry::New(envelope) => self.envelope = envelope,
                 Entry::Joined => return Begun::Joined,
                 Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
+                Entry::Reused(envelope) => {
+                    return Begun::Settle(envelope.refuse(now, Reason::KeyReused, REUSED));
+                }
             }
             claim = claimed;
+        }
+        if expired {
+            return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
+        }
+        if let Some(pushback) = pushback {
+            return Begun::Settle(self.envelope.shed(now, pushback));
         }
         let token = match shared.policy.guarantee {
             Guarantee::AtLeastOnce if is(Mutant::AckBeforeReply) => self.envelope.token.take(),
@@ -117,6 +110,17 @@ impl Job {
         match token {
             Some(token) => Begun::AckFirst(token, AfterAck { request, running }),
             None => Begun::Run(request, running),
+        }
+    }
+
+    /// Whether there are too many, and when it may come again.
+    fn is_shed(&self, now: Instant) -> Option<Pushback> {
+        let shared = &self.envelope.shared;
+        let waited = now.saturating_duration_since(self.since);
+        if self.envelope.redelivered {
+            shared.shed_again(waited, self.timeout)
+        } else {
+            shared.shed(now, waited, self.timeout)
         }
     }
 
@@ -359,7 +363,11 @@ fn keep(answer: &Answer) -> Kept {
         body,
         content_type,
         headers,
+        // That of the claim, which keeps it.
+        request: Digest::default(),
     }
 }
+
+pub(super) const REUSED: &str = "another request has the same method and message_id";
 
 pub(super) const EXPIRED: &str = "the deadline passed before the handler could begin";

@@ -60,7 +60,7 @@ use bytes::Bytes;
 
 pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
 pub use self::counters::{Counters, Stats};
-pub use self::dedup::{Dedup, DedupKey, DedupLimits, Kept, MemoryDedup};
+pub use self::dedup::{Dedup, DedupKey, DedupLimits, Digest, Kept, MemoryDedup};
 pub use self::job::{AfterAck, Begun, Ending, Job, Running};
 pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
 pub use self::settlement::{

@@ -93,6 +93,7 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
         ("draining, at a second delivery", again(Reason::Draining), Code::Unavailable, "DRAINING", MaybeExecuted),
         ("poison", framework(Reason::Poison), Code::Aborted, "POISON", MaybeExecuted),
         ("a circle of services", framework(Reason::HopLimit), Code::FailedPrecondition, "HOP_LIMIT", NotExecuted),
+        ("a key of another request", framework(Reason::KeyReused), Code::InvalidArgument, "KEY_REUSED", MaybeExecuted),
         ("undecodable", framework(Reason::RequestUndecodable), Code::InvalidArgument, "REQUEST_UNDECODABLE", NotExecuted),
         ("unknown method", framework(Reason::UnknownMethod), Code::Unimplemented, "UNKNOWN_METHOD", NotExecuted),
         ("unknown encoding", framework(Reason::UnknownContentType), Code::Unimplemented, "UNKNOWN_CONTENT_TYPE", NotExecuted),

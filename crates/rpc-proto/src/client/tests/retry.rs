@@ -187,6 +187,7 @@ fn what_would_fail_again_is_not_tried_again() {
         refusal(Reason::RequestUndecodable, after(1)),
         refusal(Reason::Expired, after(1)),
         refusal(Reason::HopLimit, None),
+        refusal(Reason::KeyReused, None),
         refusal(Reason::Poison, after(1)),
         refusal_of_redelivered(Reason::UnknownMethod),
         unanswered(),
