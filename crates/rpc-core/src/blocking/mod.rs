@@ -6,9 +6,11 @@ mod house;
 mod line;
 mod progress;
 mod server;
+mod settle;
 mod supervise;
 mod tenant;
 mod transport;
+mod unconfirmed;
 mod watch;
 mod worker;
 
