@@ -3,13 +3,13 @@
 //! Whoever has an answer sends it on its way; the settler's thread acknowledges when the confirm has
 //! come. Where it is known already, there is nothing to wait for, and it is done at once.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_proto::server::{AfterForward, AfterReply, Forwarded, Job, Settlement, Verdict};
-use rpc_proto::{TransportError, deadline_after};
+use rpc_proto::{AckToken, TransportError, deadline_after};
 
 use super::Transport;
+use super::supervise::begin_to_close;
 use super::worker::{Task, Worker};
 use crate::server::{Origin, Post, reply_limit, warn_of_given_up};
 use crate::{Confirm, Fate, Service};
@@ -99,9 +99,18 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
+    /// Acknowledges before the request runs.
+    pub(super) fn ack_first(&self, token: AckToken, post: &Post<T>) -> Result<(), TransportError> {
+        let acked = post.transport.ack(token);
+        note(post, acked.as_ref().map(|&()| ()));
+        acked
+    }
+
+    fn carry_out(&self, verdict: Verdict, post: &Post<T>) {
         let transport = &post.transport;
         let settled = match verdict {
+            // Each would take its time, and others wait behind it.
+            _ if post.is_given_up() => Ok(()),
             Verdict::Ack(token) => transport.ack(token),
             Verdict::Discard(token) => transport.reject(token, Fate::Discard),
             Verdict::GiveUp(token) => {
@@ -111,10 +120,15 @@ impl<T: Transport, S: Service> Worker<T, S> {
             Verdict::Requeue(token) => transport.reject(token, Fate::Requeue),
             Verdict::Settled => Ok(()),
         };
-        if let Err(error) = settled {
-            // Unsettled, the request comes again when this transport has ended.
-            tracing::debug!(%error, "a request could not be settled");
-        }
+        note(post, settled.as_ref().map(|&()| ()));
         self.at_work.end();
+    }
+}
+
+/// How it went to settle a delivery. A transport that is given up is closed, which wakes the threads
+/// that receive from it.
+fn note<T: Transport>(post: &Post<T>, settled: Result<(), &TransportError>) {
+    if post.handle_settled(settled) {
+        drop(begin_to_close(&post.transport));
     }
 }

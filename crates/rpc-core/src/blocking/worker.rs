@@ -194,7 +194,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => return self.run(request, running, origin),
             Begun::AckFirst(token, then) => {
-                let acked = origin.post.transport.ack(token);
+                let acked = self.ack_first(token, &origin.post);
                 match then.handle_ack(Instant::now(), acked.as_ref().map(|&()| ())) {
                     Ok((request, running)) => return self.run(request, running, origin),
                     Err(joined) => {

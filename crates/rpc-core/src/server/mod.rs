@@ -10,6 +10,8 @@ mod house;
 mod options;
 mod panic;
 mod posts;
+#[cfg(feature = "tokio")]
+mod settle;
 mod told;
 #[cfg(feature = "tokio")]
 mod worker;

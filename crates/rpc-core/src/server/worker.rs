@@ -7,20 +7,17 @@ use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
     Accepted, Acceptor, Begun, Ending, Finished, Forward, Forwarded, Intake, Job, Request, Running,
-    Settlement, Verdict,
 };
-use rpc_proto::{
-    Address, Delivery, ErrorKind, LONGEST_WAIT, Message, TransportError, deadline_after,
-};
+use rpc_proto::{Delivery, LONGEST_WAIT, deadline_after};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{timeout, timeout_at};
 
 use super::{
     AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, reply_limit, unix_ms, warn_of_given_up,
+    race, unix_ms,
 };
-use crate::{Answer, Fate, Observer, Service, Transport, Work};
+use crate::{Answer, Observer, Service, Transport, Work};
 
 /// What the tasks of one server share.
 pub(super) struct Worker<T, S> {
@@ -34,7 +31,7 @@ pub(super) struct Worker<T, S> {
     /// Bounded by the prefetch: the broker sends no more than that unsettled.
     jobs: Mutex<JoinSet<()>>,
     observer: Option<Arc<dyn Observer>>,
-    settle_timeout: Duration,
+    pub(super) settle_timeout: Duration,
 }
 
 impl<T: Transport, S: Service> Worker<T, S> {
@@ -89,8 +86,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => self.run(request, running, slot, origin).await,
             Begun::AckFirst(token, then) => {
-                let acked =
-                    bounded("ack", self.settle_timeout, origin.post.transport.ack(token)).await;
+                let acked = self.ack_first(token, &origin.post).await;
                 let acked = acked.as_ref().map(|&()| ());
                 match then.handle_ack(Instant::now(), acked) {
                     Ok((request, running)) => self.run(request, running, slot, origin).await,
@@ -243,74 +239,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    /// What joined a request may have come by another transport, and waits for that one's confirms.
-    fn settle_joined(self: &Arc<Self>, joined: Vec<Settlement>) {
-        for settlement in joined {
-            match self.posts.of(settlement.consumer()) {
-                Some(post) => {
-                    let worker = Arc::clone(self);
-                    let origin = Origin::joined(post);
-                    self.spawn(async move { worker.settle(settlement, origin).await });
-                }
-                // It went back with its transport.
-                None => self.at_work.end(),
-            }
-        }
-    }
-
-    /// Reply, confirm, acknowledge, in this order.
-    async fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
-        origin.answered(&settlement);
-        let verdict = match settlement {
-            Settlement::Reply { to, message, then } => {
-                let sent = self
-                    .send(&self.posts.outlet(&origin.post), &to, message)
-                    .await;
-                if let Err(error) = &sent {
-                    tracing::debug!(%error, "a reply could not be delivered");
-                }
-                then.handle_publish(sent.as_ref().map(|&()| ()))
-            }
-            Settlement::Settle(verdict) => verdict,
-        };
-        self.carry_out(verdict, &origin.post).await;
-        origin.settled();
-    }
-
-    async fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
-        let transport = &post.transport;
-        let settled = async {
-            match verdict {
-                Verdict::Ack(token) => transport.ack(token).await,
-                Verdict::Discard(token) => transport.reject(token, Fate::Discard).await,
-                Verdict::GiveUp(token) => {
-                    warn_of_given_up();
-                    transport.ack(token).await
-                }
-                Verdict::Requeue(token) => transport.reject(token, Fate::Requeue).await,
-                Verdict::Settled => Ok(()),
-            }
-        };
-        // Unsettled, the request comes again when this transport has ended.
-        if let Err(error) = bounded("settle", self.settle_timeout, settled).await {
-            tracing::debug!(%error, "a request could not be settled");
-        }
-        self.at_work.end();
-    }
-
-    async fn send(
-        &self,
-        transport: &Arc<T>,
-        to: &Address,
-        message: Message,
-    ) -> Result<(), TransportError> {
-        let limit = reply_limit(self.settle_timeout, transport.is_blocked(), &message);
-        let deadline = deadline_after(Instant::now(), limit);
-        let confirmed = async { transport.publish(to, message, deadline).await?.await };
-        bounded("reply", limit, confirmed).await
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut jobs = self.jobs();
         while jobs.try_join_next().is_some() {}
         jobs.spawn(work);
@@ -319,17 +248,6 @@ impl<T: Transport, S: Service> Worker<T, S> {
     fn jobs(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a transport does, under our own clock.
-async fn bounded(
-    operation: &'static str,
-    limit: Duration,
-    work: impl Future<Output = Result<(), TransportError>>,
-) -> Result<(), TransportError> {
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(TransportError::new(ErrorKind::Timeout, "rpc", operation)))
 }
 
 /// How a wait for work ended.

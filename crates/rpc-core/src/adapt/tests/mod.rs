@@ -7,6 +7,7 @@ mod never;
 mod offload;
 mod script;
 mod supervised;
+mod unsettled;
 
 use std::num::NonZeroU16;
 use std::pin::pin;
