@@ -199,6 +199,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     Ok((request, running)) => return self.run(request, running, origin),
                     Err(joined) => {
                         self.at_work.end();
+                        origin.settled();
                         self.settle_joined(joined);
                     }
                 }

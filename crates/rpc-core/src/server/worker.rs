@@ -92,6 +92,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     Ok((request, running)) => self.run(request, running, slot, origin).await,
                     Err(joined) => {
                         self.at_work.end();
+                        origin.settled();
                         self.settle_joined(joined);
                     }
                 }

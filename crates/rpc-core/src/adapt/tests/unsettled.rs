@@ -4,14 +4,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rpc_proto::server::Stats;
+use rpc_proto::server::{Guarantee, Stats};
 use tokio::runtime::Runtime;
 
 use super::never::Pending;
 use super::{QUEUE, until};
 use crate::adapt::{BlockOn, lock};
 use crate::{
-    ConnectWith, LinkState, QueueSpec, Router, Server, ServerOptions, TransportError, blocking,
+    ConnectWith, LinkState, Observer, QueueSpec, RequestEvent, Router, Server, ServerOptions,
+    TransportError, blocking,
 };
 
 /// How long an acknowledgement may take.
@@ -135,4 +136,30 @@ fn an_async_server_needs_no_close_to_give_a_transport_up() {
     until("it is up", || server.is_up_as(1));
     deliver(&made, 0..1);
     until("it is up again", || server.is_up_as(2));
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<bool>>);
+
+impl Observer for Told {
+    fn request_ended(&self, request: &RequestEvent<'_>) {
+        assert!(request.status.is_none());
+        lock(&self.0).push(request.ran);
+    }
+}
+
+#[test]
+fn an_observer_is_told_of_what_did_not_run_because_it_could_not_be_acknowledged() {
+    for start in FACES {
+        let (made, told) = (Made::default(), Arc::new(Told::default()));
+        let mut options = options().with_observer(Arc::clone(&told));
+        options.policy.guarantee = Guarantee::AtMostOnce;
+        let server = start("ack", &made, options);
+        until("it is up", || server.is_up_as(1));
+        deliver(&made, 0..1);
+        until("it is up again", || server.is_up_as(2));
+        until("the observer is told", || !lock(&told.0).is_empty());
+        assert_eq!(*lock(&told.0), [false]);
+        assert_eq!(server.stats().unacknowledged, 1);
+    }
 }
