@@ -90,6 +90,25 @@ pub enum LinkState {
     Up(Generation),
 }
 
+impl LinkState {
+    /// Why there is no connection, or will be none any more; nothing when there is one.
+    #[must_use]
+    pub fn trouble(&self) -> Option<TransportError> {
+        let error = |kind, detail: &str| {
+            Some(TransportError::new(kind, "rpc", "connect").with_detail(detail))
+        };
+        match self {
+            Self::Up(_) => None,
+            Self::Closed => error(ErrorKind::Closed, "it was closed by its owner"),
+            Self::Lost(cause)
+            | Self::Connecting {
+                cause: Some(cause), ..
+            } => Some(cause.clone()),
+            Self::Connecting { cause: None, .. } => error(ErrorKind::Connect, "not connected yet"),
+        }
+    }
+}
+
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a driver must handle all of them")]
@@ -400,6 +419,22 @@ mod tests {
         assert!(link.handle_lost(now, Generation::FIRST, cause(ErrorKind::Closed)));
         assert_eq!(link.poll(now), Step::Stop);
         assert!(matches!(link.state(), LinkState::Lost(_)));
+    }
+
+    #[test]
+    fn every_state_but_up_says_what_the_trouble_is() {
+        let trouble = |link: &Link| link.state().trouble().map(|cause| cause.kind());
+        let (mut link, now) = link(1);
+        assert_eq!(trouble(&link), Some(ErrorKind::Connect), "not yet");
+        assert_eq!(link.poll(now), Step::Dial(0));
+        link.handle_failed(now, cause(ErrorKind::Denied));
+        assert_eq!(trouble(&link), Some(ErrorKind::Denied));
+        let mut given = Link::given(now);
+        assert_eq!(trouble(&given), None);
+        given.handle_lost(now, Generation::FIRST, cause(ErrorKind::NotFound));
+        assert_eq!(trouble(&given), Some(ErrorKind::NotFound));
+        given.close();
+        assert_eq!(trouble(&given), Some(ErrorKind::Closed));
     }
 
     #[test]

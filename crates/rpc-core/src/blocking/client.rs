@@ -102,7 +102,7 @@ impl<T: Transport> Client<T> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
         let up = park::block_on_until(pin!(core.cell.until_up()), deadline);
-        match core.trouble() {
+        match core.cell.trouble() {
             Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
             _ => Ok(()),
         }

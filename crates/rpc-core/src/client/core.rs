@@ -115,25 +115,6 @@ impl<T> Core<T> {
     pub(super) fn end_wait(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
-
-    /// Why there is no connection now, or none any more; nothing when there is one.
-    pub(crate) fn trouble(&self) -> Option<TransportError> {
-        match self.cell.state() {
-            LinkState::Up(_) => None,
-            LinkState::Closed => Some(
-                TransportError::new(ErrorKind::Closed, "rpc", "connect")
-                    .with_detail("the client was closed"),
-            ),
-            LinkState::Lost(cause)
-            | LinkState::Connecting {
-                cause: Some(cause), ..
-            } => Some(cause),
-            _ => Some(
-                TransportError::new(ErrorKind::Connect, "rpc", "connect")
-                    .with_detail("not connected yet"),
-            ),
-        }
-    }
 }
 
 /// Held by whoever receives replies. When it is gone, however it went, none can come any more.

@@ -97,7 +97,7 @@ impl<T: Transport> Client<T> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
         let up = timeout_at(deadline.into(), core.cell.until_up()).await;
-        match core.trouble() {
+        match core.cell.trouble() {
             Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
             _ => Ok(()),
         }

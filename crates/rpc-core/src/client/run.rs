@@ -155,7 +155,7 @@ impl<'a, T> Run<'a, T> {
     fn explain(&self, error: CallError) -> CallError {
         match error {
             CallError::BrokerDown(cause) => {
-                CallError::BrokerDown(self.core.trouble().unwrap_or(cause))
+                CallError::BrokerDown(self.core.cell.trouble().unwrap_or(cause))
             }
             other => other,
         }
