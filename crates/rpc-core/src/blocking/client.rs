@@ -12,6 +12,7 @@ use rpc_proto::{CallError, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::mailbox::Mailbox;
 use super::supervise::{Tenant, begin_to_close, occupy, supervise};
 use super::tenant::spawn;
 use super::{Connector, Transport, cancel};
@@ -42,16 +43,17 @@ impl<T: Transport> Client<T> {
     /// Those of [`Transport::consume`] for an inbox, and [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no
     /// thread left.
     pub fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
-        let consumer = transport.consume(ConsumeOptions::inbox(options.inbox))?;
+        let inbox = ConsumeOptions::inbox(options.inbox);
+        let mailbox = Mailbox::new(transport.consume(inbox)?);
         let transport = Arc::new(transport);
         let core = Core::new(options, Link::given(Instant::now()), false);
-        Tenant::arrive(&*core, Generation::FIRST, &transport, &consumer);
+        Tenant::arrive(&*core, Generation::FIRST, &transport, &mailbox);
         // From here on an error drops it, and the consumer with it.
         let client = Self::of(Arc::clone(&core));
         let receiving = Receiving(core);
         spawn("rpc-client", move || {
             let core = &receiving.0;
-            occupy(&transport, consumer, &core.cell, &**core);
+            occupy(&transport, mailbox, &core.cell, &**core);
         })?;
         client.carry()?;
         Ok(client)

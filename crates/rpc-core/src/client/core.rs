@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
-use rpc_proto::client::{Budget, Stats};
+use rpc_proto::client::{Budget, Check, Stats};
 use rpc_proto::link::{Generation, Link, LinkState};
-use rpc_proto::wire::CHECK_TYPE;
-use rpc_proto::{Address, ConsumerId, ErrorKind, Expiration, Message, ShortString, TransportError};
+use rpc_proto::{Address, ConsumerId, Message, ShortString, TransportError};
 
 use super::latch::Latch;
 use super::open_call::new_id;
 use super::table::{Seat, Table, given_up};
 use super::{ClientOptions, Stub};
+use crate::Inbox;
 use crate::link::LinkCell;
-
-/// How long a message to oneself may take.
-pub(crate) const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client without the I/O.
 #[derive(Debug)]
@@ -52,7 +49,7 @@ impl<T> Core<T> {
     pub(crate) fn connecting(options: ClientOptions, endpoints: usize) -> Arc<Self> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let seed = new_id().bits() as u64;
-        let link = Link::new(endpoints, options.backoff, seed, std::time::Instant::now());
+        let link = Link::new(endpoints, options.backoff, seed, Instant::now());
         Self::new(options, link, true)
     }
 
@@ -76,21 +73,20 @@ impl<T> Core<T> {
         self.table.depart(generation, cause, for_good);
     }
 
-    /// The message to itself by which a client sees that its inbox can be reached; none where it is
-    /// not to, or cannot.
-    pub(crate) fn check(&self, inbox: &ShortString, blocked: bool) -> Option<(Address, Message)> {
+    /// Begins to check a new connection by a message to this inbox of it; nothing where that is not
+    /// wanted, or cannot be.
+    pub(crate) fn check(
+        &self,
+        inbox: &ShortString,
+        blocked: bool,
+    ) -> Option<(Check, Address, Message)> {
         let options = &self.stub.options;
-        let can = !blocked && options.service.exchange_name().is_empty();
-        if !self.owned || !options.self_check || !can {
+        // Who is held to an exchange may not write to the default one.
+        if !options.self_check || !options.service.exchange_name().is_empty() {
             return None;
         }
-        let message = Message {
-            correlation_id: Some(new_id().to_correlation_id()),
-            expiration: Some(Expiration::after(CHECK_LIMIT)),
-            kind: Some(CHECK_TYPE),
-            ..Message::default()
-        };
-        Some((Address::queue(inbox.clone()), message))
+        let direct = matches!(options.inbox, Inbox::Direct);
+        Check::begin(Instant::now(), new_id(), inbox, direct, blocked)
     }
 
     /// Calls that are open, between two attempts or in one.
@@ -142,12 +138,4 @@ impl<T> Drop for Carrying<T> {
 /// The error of an inbox that has ended without a cause of its own.
 pub(crate) fn ended() -> TransportError {
     given_up()
-}
-
-/// What is wrong with a path on which a message to oneself does not come back.
-pub(crate) const SILENCE: &str = "a message to ourselves did not come back in time";
-
-/// The error of a client whose messages to itself do not come back.
-pub(crate) fn deaf(detail: &str) -> TransportError {
-    TransportError::new(ErrorKind::Connect, "rpc", "check").with_detail(detail)
 }

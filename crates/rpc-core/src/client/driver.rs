@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::client::{Check, Next, Request, Stats};
 use rpc_proto::link::{Generation, Link, LinkState};
-use rpc_proto::wire::{CHECK_TYPE, Reply};
-use rpc_proto::{CallError, ErrorKind, TransportError, deadline_after};
+use rpc_proto::wire::Reply;
+use rpc_proto::{CallError, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{timeout, timeout_at};
 
-use super::{
-    CHECK_LIMIT, CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, SILENCE,
-    blocked, deaf, ended,
-};
+use super::{CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, blocked, ended};
 use crate::link::{CLOSE_LIMIT, Tenant, occupy, supervise};
-use crate::{Connector, ConsumeOptions, Consumer, Inbox, Transport};
+use crate::{Connector, ConsumeOptions, Consumer, Transport};
 
 /// Calls a service over any [`Transport`].
 ///
@@ -277,32 +274,28 @@ impl<T: Transport> Tenant<T> for Core<T> {
     async fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError> {
         let inbox = ConsumeOptions::inbox(self.stub.options.inbox);
         let mut consumer = transport.consume(inbox).await?;
-        let Some((to, message)) = self.check(consumer.queue(), transport.is_blocked()) else {
+        let Some((check, to, message)) = self.check(consumer.queue(), transport.is_blocked())
+        else {
             return Ok(consumer);
         };
-        let deadline = Instant::now() + CHECK_LIMIT;
+        let deadline = check.deadline();
         let checking = async {
             let confirm = transport.publish(&to, message, deadline).await?;
             loop {
                 let delivery = consumer.recv().await?.ok_or_else(ended)?;
-                if delivery.message.kind == Some(CHECK_TYPE) {
+                if check.is_heard(&delivery.message) {
                     break;
                 }
             }
-            match self.stub.options.inbox {
-                // There is no queue behind it: some brokers say of what has arrived that it has not.
-                Inbox::Direct => Ok(()),
-                Inbox::Exclusive => confirm.await,
+            if check.confirm_counts() {
+                confirm.await?;
             }
+            Ok(())
         };
-        match timeout_at(deadline.into(), checking).await {
-            Ok(Ok(())) => Ok(consumer),
-            // It is told only to those who publish.
-            _ if transport.is_blocked() => Ok(consumer),
-            Ok(Err(cause)) if cause.kind() == ErrorKind::Timeout => Err(deaf(SILENCE)),
-            Ok(Err(cause)) => Err(cause),
-            Err(_) => Err(deaf(SILENCE)),
-        }
+        let outcome = timeout_at(deadline.into(), checking).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Check::overdue()));
+        check.judge(outcome, transport.is_blocked())?;
+        Ok(consumer)
     }
 
     fn arrive(&self, generation: Generation, transport: &Arc<T>, stay: &Self::Stay) {

@@ -19,7 +19,7 @@ mod table;
 use std::time::Duration;
 
 pub use self::call_options::CallOptions;
-pub(crate) use self::core::{CHECK_LIMIT, Carrying, Core, Receiving, SILENCE, deaf, ended};
+pub(crate) use self::core::{Carrying, Core, Receiving, ended};
 #[cfg(feature = "tokio")]
 pub use self::driver::Client;
 pub use self::options::{ClientOptions, WhenBlocked};

@@ -16,6 +16,7 @@
 //! several of them together.
 
 mod calls;
+mod check;
 mod error;
 mod notices;
 mod retry;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::calls::Calls;
+pub use self::check::{Check, Checked};
 pub use self::error::CallError;
 pub use self::retry::{Attempts, Budget, Next, RetryPolicy};
 use crate::wire::Reply;

@@ -2,6 +2,7 @@
 //! of everything that can happen, with a clock that only moves when told to.
 
 mod budget;
+mod check;
 mod endings;
 mod generations;
 mod notices;
