@@ -79,8 +79,11 @@ impl<'a, T> Run<'a, T> {
                 certainty: Certainty::NotExecuted,
             });
         }
-        let id = self.first.take().unwrap_or_else(new_id);
-        let mut attempt = self.attempts.begin(id);
+        let (now, id) = match self.first.take() {
+            Some(id) => (self.since, id),
+            None => (Instant::now(), new_id()),
+        };
+        let mut attempt = self.attempts.begin(now, id);
         attempt.unix_ms = unix_ms();
         let opened = OpenCall::begin(&self.core.table, self.request.clone(), attempt);
         self.made += u32::from(opened.is_ok());

@@ -5,6 +5,7 @@ mod budget;
 mod check;
 mod endings;
 mod generations;
+mod late;
 mod notices;
 mod random;
 mod retry;
