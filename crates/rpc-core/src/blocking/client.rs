@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::client::{Next, Request};
 use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::wire::Reply;
 use rpc_proto::{CallError, TransportError, deadline_after};
@@ -16,7 +16,9 @@ use super::mailbox::Mailbox;
 use super::supervise::{Tenant, begin_to_close, occupy, supervise};
 use super::tenant::spawn;
 use super::{Connector, Transport, cancel};
-use crate::client::{CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, blocked};
+use crate::client::{
+    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
+};
 use crate::link::CLOSE_LIMIT;
 use crate::{ConsumeOptions, park};
 
@@ -146,8 +148,7 @@ impl<T: Transport> Client<T> {
     {
         let stub = &self.core().stub;
         let request = stub.encode(method, arguments)?;
-        let reply = self.call_raw(options, request)?;
-        stub.decode(&reply)
+        self.run(options, request, |reply| stub.decode(&reply))
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
@@ -156,18 +157,27 @@ impl<T: Transport> Client<T> {
     ///
     /// As [`call`](Self::call), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
+        self.run(options, request, Ok)
+    }
+
+    fn run<R>(
+        &self,
+        options: CallOptions,
+        request: Request,
+        decode: impl FnOnce(Reply) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run);
             match run.next(outcome) {
-                Next::Done(result) => return run.end(result),
+                Next::Done(result) => return run.end(result, decode),
                 Next::RetryAt(at) => pause(&run, at),
                 Next::WhenUp { after, until } => {
                     pause(&run, after);
                     let up = park::block_on_until(pin!(run.until_up()), until);
                     if up.is_none() {
                         let error = run.give_up();
-                        return run.end(Err(error));
+                        return run.end(Err(error), decode);
                     }
                 }
             }
@@ -180,9 +190,9 @@ impl<T: Transport> Client<T> {
         self.core().in_flight()
     }
 
-    /// What became of all attempts so far.
+    /// What became of all calls so far, and of the attempts at them.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ClientStats {
         self.core().stats()
     }
 

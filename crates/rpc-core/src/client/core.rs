@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use rpc_proto::client::{Budget, Check, Stats};
+use rpc_proto::client::{Budget, Check};
 use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::{Address, ConsumerId, Message, ShortString, TransportError};
 
 use super::latch::Latch;
 use super::open_call::new_id;
+use super::stats::{ClientStats, Tally};
 use super::table::{Seat, Table, given_up};
 use super::{ClientOptions, Stub};
 use crate::Inbox;
@@ -24,6 +25,7 @@ pub(crate) struct Core<T> {
     /// Whether the transports were made for this client, and are its to close.
     pub(crate) owned: bool,
     pub(super) budget: Budget,
+    pub(super) tally: Tally,
     /// Calls between two attempts.
     waiting: AtomicUsize,
     /// Opened when the courier has no more to carry, and when nobody receives any more.
@@ -38,6 +40,7 @@ impl<T> Core<T> {
             cell: LinkCell::new(link, options.observer.0.clone()),
             owned,
             budget: Budget::new(&options.retry),
+            tally: Tally::default(),
             waiting: AtomicUsize::new(0),
             told: Latch::default(),
             left: Latch::default(),
@@ -94,8 +97,11 @@ impl<T> Core<T> {
         self.table.in_flight() + self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        self.table.stats()
+    pub(crate) fn stats(&self) -> ClientStats {
+        ClientStats {
+            attempts: self.table.stats(),
+            calls: self.tally.now(),
+        }
     }
 
     /// A call wants to wait for its next attempt. Returns whether there is room.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rpc_proto::client::{Check, Next, Request, Stats};
+use rpc_proto::client::{Check, Next, Request};
 use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::wire::Reply;
 use rpc_proto::{CallError, TransportError, deadline_after};
@@ -13,7 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{timeout, timeout_at};
 
-use super::{CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, blocked, ended};
+use super::{
+    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
+    ended,
+};
 use crate::link::{CLOSE_LIMIT, Tenant, occupy, supervise};
 use crate::{Connector, ConsumeOptions, Consumer, Transport};
 
@@ -142,8 +145,8 @@ impl<T: Transport> Client<T> {
     {
         let stub = &self.core().stub;
         let request = stub.encode(method, arguments)?;
-        let reply = self.call_raw(options, request).await?;
-        stub.decode(&reply)
+        self.run(options, request, |reply| stub.decode(&reply))
+            .await
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
@@ -156,18 +159,27 @@ impl<T: Transport> Client<T> {
         options: CallOptions,
         request: Request,
     ) -> Result<Reply, CallError> {
+        self.run(options, request, Ok).await
+    }
+
+    async fn run<R>(
+        &self,
+        options: CallOptions,
+        request: Request,
+        decode: impl FnOnce(Reply) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run).await;
             match run.next(outcome) {
-                Next::Done(result) => return run.end(result),
+                Next::Done(result) => return run.end(result, decode),
                 Next::RetryAt(at) => pause(&run, at).await,
                 Next::WhenUp { after, until } => {
                     pause(&run, after).await;
                     let up = timeout_at(until.into(), run.until_up()).await;
                     if up.is_err() {
                         let error = run.give_up();
-                        return run.end(Err(error));
+                        return run.end(Err(error), decode);
                     }
                 }
             }
@@ -180,9 +192,9 @@ impl<T: Transport> Client<T> {
         self.core().in_flight()
     }
 
-    /// What became of all attempts so far.
+    /// What became of all calls so far, and of the attempts at them.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ClientStats {
         self.core().stats()
     }
 

@@ -13,6 +13,7 @@ mod latch;
 mod open_call;
 mod options;
 mod run;
+mod stats;
 mod stub;
 mod table;
 
@@ -24,6 +25,7 @@ pub(crate) use self::core::{Carrying, Core, Receiving, ended};
 pub use self::driver::Client;
 pub use self::options::{ClientOptions, WhenBlocked};
 pub(crate) use self::run::{Run, blocked};
+pub use self::stats::{CallStats, ClientStats};
 pub(crate) use self::stub::Stub;
 
 /// How long a client that is closed waits for its reply address to be given up, and for workers to be
