@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::script::Script;
 use super::until;
@@ -21,6 +22,8 @@ struct Failing {
     blocked: AtomicBool,
     /// How many inboxes there have been on all of them.
     inboxes: Arc<AtomicUsize>,
+    /// Closing it never ends.
+    hangs: bool,
 }
 
 impl blocking::Transport for Failing {
@@ -62,6 +65,9 @@ impl blocking::Transport for Failing {
     }
 
     fn close(&self) -> Result<(), TransportError> {
+        while self.hangs {
+            thread::park();
+        }
         self.script.close()
     }
 }
@@ -92,8 +98,20 @@ fn failing(kind: ErrorKind, alarm: bool, inboxes: &Arc<AtomicUsize>) -> Failing 
         alarm,
         blocked: AtomicBool::new(false),
         inboxes: Arc::clone(inboxes),
+        hangs: false,
     }
 }
+
+/// Where moving in is denied, and closing what is left never ends.
+fn denied() -> Failing {
+    Failing {
+        hangs: true,
+        ..failing(ErrorKind::Denied, false, &Arc::default())
+    }
+}
+
+/// Less than the supervisor leaves for closing, and for connecting.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn options() -> ClientOptions {
     ClientOptions::new(ShortString::from_static("q"))
@@ -130,4 +148,24 @@ async fn an_alarm_excuses_an_async_client_from_hearing_itself_and_nothing_else_d
         }
         client.close().await;
     }
+}
+
+#[test]
+fn why_a_blocking_client_is_not_connected_is_known_before_what_is_left_has_closed() {
+    let begun = Instant::now();
+    let connector = blocking::ConnectWith::new(1, |_| Ok(denied()));
+    let client = blocking::Client::connect(connector, options());
+    assert_eq!(first(|| client.link_state()), Some(ErrorKind::Denied));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    client.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_an_async_client_is_not_connected_is_known_before_what_is_left_has_closed() {
+    let begun = Instant::now();
+    let connector = ConnectWith::new(1, |_| async { Offload::new(denied()) });
+    let client = Client::connect(connector, options());
+    assert_eq!(first(|| client.link_state()), Some(ErrorKind::Denied));
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    client.close().await;
 }
