@@ -84,7 +84,8 @@ pub enum LinkState {
         /// Why there is none; nothing at the very beginning.
         cause: Option<TransportError>,
     },
-    /// There is none any more, and nobody makes another: the transport was given to us ready-made.
+    /// There is none any more, and nobody makes another: the transport was given to us ready-made, or
+    /// this process could not so much as begin to make one.
     Lost(TransportError),
     /// There is one.
     Up(Generation),
@@ -240,6 +241,14 @@ impl Link {
             self.retreat(now, cause);
         }
         true
+    }
+
+    /// Nobody can make transports, for this reason. Only the owner's wish to end it stands above that.
+    pub fn abandon(&mut self, cause: TransportError) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.phase = Phase::Lost;
+            self.cause = Some(cause);
+        }
     }
 
     /// The owner ends it.
@@ -419,6 +428,17 @@ mod tests {
         assert!(link.handle_lost(now, Generation::FIRST, cause(ErrorKind::Closed)));
         assert_eq!(link.poll(now), Step::Stop);
         assert!(matches!(link.state(), LinkState::Lost(_)));
+    }
+
+    #[test]
+    fn abandoned_it_dials_no_more_and_says_why() {
+        let (mut link, now) = link(1);
+        link.abandon(cause(ErrorKind::Other));
+        assert_eq!(link.poll(now), Step::Stop);
+        assert!(matches!(link.state(), LinkState::Lost(cause) if cause.kind() == ErrorKind::Other));
+        link.close();
+        link.abandon(cause(ErrorKind::Other));
+        assert!(matches!(link.state(), LinkState::Closed));
     }
 
     #[test]

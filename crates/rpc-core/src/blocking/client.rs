@@ -19,7 +19,6 @@ use super::{Connector, Transport, cancel};
 use crate::client::{
     CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
 };
-use crate::link::CLOSE_LIMIT;
 use crate::{ConsumeOptions, park};
 
 /// Calls a service over any blocking [`Transport`].
@@ -65,7 +64,7 @@ impl<T: Transport> Client<T> {
     ///
     /// Returns at once. Until there is a connection calls fail with
     /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready). Should
-    /// the system have no thread left, it is closed from the beginning.
+    /// the system have no thread left, they fail with [`NotSent`](CallError::NotSent), which says so.
     #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
@@ -73,15 +72,20 @@ impl<T: Transport> Client<T> {
     {
         let core = Core::connecting(options, connector.endpoints());
         let client = Self::of(Arc::clone(&core));
-        let receiving = Receiving(core);
         let connector = Arc::new(connector);
-        let spawned = spawn("rpc-client", move || {
+        let driven = Arc::clone(&core);
+        let supervised = move || {
+            let receiving = Receiving(driven);
             let core = &receiving.0;
             supervise(&connector, &core.cell, core);
-        });
-        if let Err(error) = spawned.and_then(|()| client.carry()) {
+        };
+        // The supervisor last: without it nothing is connected yet, and the courier ends by itself.
+        let started = client
+            .carry()
+            .and_then(|()| spawn("rpc-client", supervised));
+        if let Err(error) = started {
             tracing::error!(%error, "a client could not be started");
-            client.shared.leave();
+            core.abandon(error);
         }
         client
     }
@@ -213,12 +217,7 @@ impl<T: Transport> Client<T> {
         // The last notices go out while there is something to send them on.
         park::block_on_until(pin!(core.told.wait()), Instant::now() + GIVE_UP);
         self.shared.leave();
-        let limit = if core.owned {
-            GIVE_UP + CLOSE_LIMIT
-        } else {
-            GIVE_UP
-        };
-        park::block_on_until(pin!(core.left.wait()), Instant::now() + limit);
+        park::block_on_until(pin!(core.left.wait()), Instant::now() + core.leave_limit());
     }
 
     fn core(&self) -> &Core<T> {

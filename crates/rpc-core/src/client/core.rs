@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rpc_proto::client::{Budget, Check};
 use rpc_proto::link::{Generation, Link, LinkState};
@@ -12,9 +12,9 @@ use super::latch::Latch;
 use super::open_call::new_id;
 use super::stats::{ClientStats, Tally};
 use super::table::{Seat, Table, given_up};
-use super::{ClientOptions, Stub};
+use super::{ClientOptions, GIVE_UP, Stub};
 use crate::Inbox;
-use crate::link::LinkCell;
+use crate::link::{CLOSE_LIMIT, LinkCell};
 
 /// A client without the I/O.
 #[derive(Debug)]
@@ -56,6 +56,14 @@ impl<T> Core<T> {
         Self::new(options, link, true)
     }
 
+    /// Nobody could be found to drive it: ends all that it would ever do, for this reason.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn abandon(&self, cause: TransportError) {
+        self.table.abandon(cause.clone());
+        self.cell.abandon(cause);
+        self.left.open();
+    }
+
     pub(crate) fn arrive(
         &self,
         generation: Generation,
@@ -92,6 +100,16 @@ impl<T> Core<T> {
         Check::begin(Instant::now(), new_id(), inbox, direct, blocked)
     }
 
+    /// How long its owner waits at most for it to leave its transport.
+    pub(crate) fn leave_limit(&self) -> Duration {
+        GIVE_UP
+            + if self.owned {
+                CLOSE_LIMIT
+            } else {
+                Duration::ZERO
+            }
+    }
+
     /// Calls that are open, between two attempts or in one.
     pub(crate) fn in_flight(&self) -> usize {
         self.table.in_flight() + self.waiting.load(Ordering::Relaxed)
@@ -124,7 +142,7 @@ pub(crate) struct Receiving<T>(pub(crate) Arc<Core<T>>);
 
 impl<T> Drop for Receiving<T> {
     fn drop(&mut self) {
-        self.0.table.abandon();
+        self.0.table.abandon(given_up());
         if !matches!(self.0.cell.state(), LinkState::Closed | LinkState::Lost(_)) {
             self.0.cell.close();
         }
@@ -144,4 +162,35 @@ impl<T> Drop for Carrying<T> {
 /// The error of an inbox that has ended without a cause of its own.
 pub(crate) fn ended() -> TransportError {
     given_up()
+}
+
+#[cfg(all(test, feature = "blocking"))]
+mod tests {
+    use std::error::Error;
+    use std::pin::pin;
+
+    use rpc_proto::client::Request;
+    use rpc_proto::{CallError, Certainty, ErrorKind};
+
+    use super::*;
+    use crate::client::{CallOptions, Run};
+    use crate::park;
+
+    #[test]
+    fn a_client_that_nobody_can_drive_says_why_and_keeps_nobody_waiting() {
+        let options = ClientOptions::new(ShortString::from_static("q"));
+        let core: Arc<Core<()>> = Core::connecting(options, 1);
+        let cause = TransportError::new(ErrorKind::Other, "rpc", "start").with_detail("no thread");
+        core.abandon(cause);
+        let LinkState::Lost(cause) = core.cell.state() else {
+            panic!("{:?}", core.cell);
+        };
+        let mut run = Run::new(&core, CallOptions::default(), Request::default());
+        let error = run.attempt().map(drop).unwrap_err();
+        assert!(matches!(error, CallError::NotSent(_)), "{error:?}");
+        assert_eq!(error.certainty(), Certainty::NotExecuted);
+        assert_eq!(error.source().unwrap().to_string(), cause.to_string());
+        let now = Instant::now();
+        park::block_on_until(pin!(core.left.wait()), now).expect("nobody is there to leave");
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
     ended,
 };
-use crate::link::{CLOSE_LIMIT, Tenant, occupy, supervise};
+use crate::link::{Tenant, occupy, supervise};
 use crate::{Connector, ConsumeOptions, Consumer, Transport};
 
 /// Calls a service over any [`Transport`].
@@ -215,7 +215,7 @@ impl<T: Transport> Client<T> {
         // The last notices go out while there is something to send them on.
         let _ = timeout(GIVE_UP, core.told.wait()).await;
         core.cell.close();
-        let _ = timeout(GIVE_UP + CLOSE_LIMIT, core.left.wait()).await;
+        let _ = timeout(core.leave_limit(), core.left.wait()).await;
     }
 
     fn core(&self) -> &Core<T> {

@@ -77,6 +77,14 @@ impl LinkCell {
         }
     }
 
+    /// Ends it, because nobody can drive it.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn abandon(&self, cause: TransportError) {
+        let mut inner = self.lock();
+        inner.link.abandon(cause);
+        self.tell(inner);
+    }
+
     /// Ends it, at the owner's wish.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();

@@ -65,8 +65,10 @@ impl blocking::Transport for Failing {
     }
 
     fn close(&self) -> Result<(), TransportError> {
-        while self.hangs {
-            thread::park();
+        if self.hangs {
+            loop {
+                thread::park();
+            }
         }
         self.script.close()
     }
