@@ -101,11 +101,11 @@ impl<T: Transport> Client<T> {
         spawn("rpc-courier", move || carry(&carrying))
     }
 
-    /// Waits until there is a connection, at most this long.
+    /// Waits until there is a connection, at most this long; less where there will be none any more.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Why there is none: the last cause that is known, or that there has been no answer yet.
     pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
@@ -139,7 +139,7 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
+    /// As [`call`](Self::call), within the timeout of the options if they have one.
     pub fn call_with<Req, Resp>(
         &self,
         options: CallOptions,
@@ -159,7 +159,7 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that nothing is encoded or decoded.
+    /// As [`call_with`](Self::call_with), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
         self.run(options, request, Ok)
     }
@@ -188,7 +188,7 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Calls that are open.
+    /// Calls that are open, with those that wait for their next attempt.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.core().in_flight()
@@ -209,8 +209,8 @@ impl<T: Transport> Client<T> {
     /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
     /// of a client that made it itself.
     ///
-    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
-    /// until the transport has ended.
+    /// Takes two seconds at most, and three more to close a transport. A broker that does not answer
+    /// within them keeps the reply address until the transport has ended. Again, it changes nothing.
     pub fn close(&self) {
         let core = self.core();
         core.table.close();

@@ -42,7 +42,15 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::consume`] for an inbox.
+    /// Those of [`Transport::consume`] for an inbox; it takes as long as that does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it gives the inbox up, and the transport with it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
         let inbox = ConsumeOptions::inbox(options.inbox);
         let consumer = transport.consume(inbox).await?;
@@ -67,6 +75,10 @@ impl<T: Transport> Client<T> {
     ///
     /// Returns at once. Until there is a connection calls fail with
     /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
@@ -88,11 +100,15 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Waits until there is a connection, at most this long.
+    /// Waits until there is a connection, at most this long; less where there will be none any more.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Why there is none: the last cause that is known, or that there has been no answer yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
     pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
@@ -132,6 +148,10 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
+    /// As [`call`](Self::call), within the timeout of the options if they have one.
+    ///
+    /// # Cancel safety
+    ///
     /// As [`call`](Self::call).
     pub async fn call_with<Req, Resp>(
         &self,
@@ -153,7 +173,11 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that nothing is encoded or decoded.
+    /// As [`call_with`](Self::call_with), except that nothing is encoded or decoded.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call).
     pub async fn call_raw(
         &self,
         options: CallOptions,
@@ -186,7 +210,7 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Calls that are open.
+    /// Calls that are open, with those that wait for their next attempt.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.core().in_flight()
@@ -207,8 +231,13 @@ impl<T: Transport> Client<T> {
     /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
     /// of a client that made it itself.
     ///
-    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
-    /// until the transport has ended.
+    /// Takes two seconds at most, and three more to close a transport. A broker that does not answer
+    /// within them keeps the reply address until the transport has ended. Again, it changes nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Calls end at once. Dropped while it waits for the last notices to workers, it does not leave the
+    /// transport: close it again, or drop the last clone.
     pub async fn close(&self) {
         let core = self.core();
         core.table.close();

@@ -107,11 +107,12 @@ impl Default for Limits {
     }
 }
 
-/// What became of all attempts so far. A call that was not tried again is one.
+/// What became of all attempts so far, that is, of all that [`Calls`] has opened. A call that was not
+/// tried again is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Given up by the caller, with the answer still open.
+    /// Taken back by a caller that has gone, with the answer still open.
     pub cancelled: u64,
     /// Ended with an error.
     pub failed: u64,
