@@ -4,6 +4,7 @@ mod client;
 mod connector;
 mod house;
 mod line;
+mod mailbox;
 mod progress;
 mod server;
 mod settle;

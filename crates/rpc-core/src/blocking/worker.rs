@@ -26,7 +26,7 @@ use super::line::Line;
 use super::progress::Progress;
 use super::settle::Then;
 use super::unconfirmed::Unconfirmed;
-use super::watch::{Due, Seat, Watch};
+use super::watch::{Seat, Task as Watched, Watch};
 use crate::server::{
     AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
     unix_ms,
@@ -234,11 +234,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 let work = race(CatchUnwind::new(work), cancellation.cancelled());
                 match park::block_on_until(pin!(work), deadline) {
                     Some(First::Left(answer)) => answer,
-                    // The clock cancels too, at the deadline.
-                    Some(First::Right(())) if Instant::now() < deadline => {
-                        return Ending::Cancelled;
-                    }
-                    Some(First::Right(())) | None => return Ending::TimedOut,
+                    // The watch cancels too, at the deadline; this thread need not wait for it.
+                    Some(First::Right(())) | None => return Ending::Cancelled,
                 }
             }
             Err(panicked) => Err(panicked),
@@ -254,16 +251,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
 
     fn watch_all(self: &Arc<Self>) {
         while let Some(all) = self.watch.wait(&self.acceptor) {
-            for due in all {
-                match due {
-                    Due::Notice(to, message, post) => {
+            for task in all {
+                match task {
+                    Watched::Notice(to, message, post) => {
                         // It matters little whether that arrives, and others wait here.
                         if !post.transport.is_blocked() {
                             let until = deadline_after(Instant::now(), NOTICE_LIMIT);
                             drop(post.transport.publish(&to, message, until));
                         }
                     }
-                    Due::Overtaken {
+                    Watched::Overtaken {
                         running,
                         origin,
                         replace,

@@ -54,7 +54,3 @@ pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a notice may wait to be handed over: it is of use soon or not at all.
 pub(crate) const NOTICE_LIMIT: Duration = Duration::from_millis(200);
-
-/// How long after its deadline a handler that cannot be stopped is given up: one that looks at its
-/// cancellation has a moment to come back.
-pub(crate) const GRACE: Duration = Duration::from_millis(50);

@@ -1,21 +1,23 @@
 //! What the async server does with a delivery: wait for a slot, run, reply, settle.
 
 use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Begun, Ending, Finished, Forward, Forwarded, Intake, Job, Request, Running,
+    Accepted, Acceptor, Begun, Due, Ending, Finished, Forward, Forwarded, Intake, Job, Request,
+    Running,
 };
-use rpc_proto::{Delivery, LONGEST_WAIT, deadline_after};
+use rpc_proto::{Address, Delivery, LONGEST_WAIT, Message, deadline_after};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, unix_ms,
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
+    unix_ms,
 };
 use crate::{Answer, Observer, Service, Transport, Work};
 
@@ -118,12 +120,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         let ending = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ending::Answered(answer),
             Ok(Work::Async(work)) => {
-                let work = CatchUnwind::new(work);
-                match self.watch(work, &mut running, post, true).await {
-                    Waited::Ended(Ok(answer)) => Ending::Answered(answer),
-                    Waited::Ended(Err(Panicked)) => Ending::Panicked,
-                    Waited::Cancelled => Ending::Cancelled,
-                    Waited::TimedOut => Ending::TimedOut,
+                let cancelled = running.cancellation().cancelled();
+                let work = pin!(race(CatchUnwind::new(work), cancelled));
+                match self.watch(work, &mut running, post).await {
+                    Some(First::Left(Ok(answer))) => Ending::Answered(answer),
+                    Some(First::Left(Err(Panicked))) => Ending::Panicked,
+                    Some(First::Right(())) => Ending::Cancelled,
+                    None => Ending::TimedOut,
                 }
             }
             Ok(Work::Blocking(work)) => self.offload(work, &mut running, &mut slot, post).await,
@@ -136,50 +139,28 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self.settle(settlement, origin).await;
     }
 
-    /// Waits for work, tells its caller when it has run for a while, and looks at the clock.
+    /// Waits for work while its clock runs; nothing when it does not come back.
     async fn watch<F: Future + Unpin>(
         &self,
         mut work: F,
         running: &mut Running,
         post: &Arc<Post<T>>,
-        stoppable: bool,
-    ) -> Waited<F::Output> {
-        let deadline = running.deadline();
-        while let Some(due) = running.poll_notice().filter(|due| *due < deadline) {
-            // Nobody can cancel it before its caller is told where.
-            match timeout_at(due.into(), &mut work).await {
-                Ok(output) => return Waited::Ended(output),
-                Err(_) => self.notify(running, due, post),
+    ) -> Option<F::Output> {
+        let mut now = Instant::now();
+        loop {
+            match running.poll(now) {
+                Some(Due::Notice(to, message)) => notify(to, *message, now, post),
+                Some(Due::GiveUp) => return None,
+                None => {
+                    let until = running.poll_timeout();
+                    if let Ok(output) = timeout_at(until.into(), &mut work).await {
+                        return Some(output);
+                    }
+                    // The clock that woke us may run a little ahead of this one.
+                    now = Instant::now().max(until);
+                }
             }
         }
-        let cancellation = running.cancellation().clone();
-        let cancelled = async {
-            if stoppable {
-                cancellation.cancelled().await;
-            } else {
-                pending::<()>().await;
-            }
-        };
-        match timeout_at(deadline.into(), race(work, cancelled)).await {
-            Ok(First::Left(output)) => Waited::Ended(output),
-            Ok(First::Right(())) => Waited::Cancelled,
-            Err(_) => Waited::TimedOut,
-        }
-    }
-
-    /// Tells a caller that its request runs here. It matters little whether that arrives.
-    fn notify(&self, running: &mut Running, due: Instant, post: &Arc<Post<T>>) {
-        // The clock that woke us may run a little ahead of this one.
-        let now = Instant::now().max(due);
-        let Some((to, message)) = running.notice(now) else {
-            return;
-        };
-        let transport = Arc::clone(&post.transport);
-        let deadline = deadline_after(now, NOTICE_LIMIT);
-        tokio::spawn(async move {
-            let sent = transport.publish(&to, message, deadline);
-            let _ = timeout_at(deadline.into(), sent).await;
-        });
     }
 
     /// Runs blocking work on a thread that it may keep busy, unless none is free before the deadline.
@@ -202,20 +183,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
         };
         let mut thread = tokio::task::spawn_blocking(run);
-        let mut waited = self.watch(&mut thread, running, post, false).await;
-        if matches!(waited, Waited::TimedOut) {
-            running.cancellation().cancel();
-            if let Ok(ending) = timeout(GRACE, &mut thread).await {
-                waited = Waited::Ended(ending);
-            }
-        }
-        match waited {
-            Waited::Ended(Ok(ending)) => ending,
+        match self.watch(&mut thread, running, post).await {
+            Some(Ok(ending)) => ending,
             // Panics are caught inside; the error is a runtime that shuts down, and this task with
             // it. Nobody knows whether the work began: unsettled, the request is delivered again.
-            Waited::Ended(Err(_)) => pending().await,
-            Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
-            Waited::Cancelled | Waited::TimedOut => {
+            Some(Err(_)) => pending().await,
+            None if turn.take(Turn::GIVEN_UP) => Ending::Expired,
+            None => {
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
                 tokio::spawn(async move {
@@ -251,11 +225,14 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 }
 
-/// How a wait for work ended.
-enum Waited<O> {
-    Cancelled,
-    Ended(O),
-    TimedOut,
+/// Tells a caller that its request runs here. It matters little whether that arrives.
+fn notify<T: Transport>(to: Address, message: Message, now: Instant, post: &Arc<Post<T>>) {
+    let transport = Arc::clone(&post.transport);
+    let deadline = deadline_after(now, NOTICE_LIMIT);
+    tokio::spawn(async move {
+        let sent = transport.publish(&to, message, deadline);
+        let _ = timeout_at(deadline.into(), sent).await;
+    });
 }
 
 /// Whether offloaded work has begun, or was given up before: only one of them can be.

@@ -41,6 +41,7 @@
 mod acceptor;
 mod admission;
 mod cancels;
+mod clock;
 mod counters;
 mod dedup;
 mod doubt;
@@ -59,6 +60,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
+pub use self::clock::Due;
 pub use self::counters::{Counters, Stats};
 pub use self::dedup::{Dedup, DedupKey, DedupLimits, Digest, Kept, MemoryDedup};
 pub use self::job::{AfterAck, Begun, Ending, Job, Running};

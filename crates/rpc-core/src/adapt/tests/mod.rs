@@ -1,6 +1,7 @@
 //! What the adapters add to a transport and what they must not take from it, with scripted ones.
 
 mod block_on;
+mod check;
 mod connect;
 mod hang;
 mod never;
