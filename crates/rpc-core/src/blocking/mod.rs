@@ -4,11 +4,14 @@ mod client;
 mod connector;
 mod house;
 mod line;
+mod mailbox;
 mod progress;
 mod server;
+mod settle;
 mod supervise;
 mod tenant;
 mod transport;
+mod unconfirmed;
 mod watch;
 mod worker;
 

@@ -24,7 +24,9 @@ use crate::{DrainReport, ServerOptions, Service, park};
 /// broker delivers them again, at least once. Where that is once too often, see
 /// [`Guarantee`](rpc_proto::server::Guarantee) and [`Dedup`](rpc_proto::server::Dedup).
 ///
-/// [`start`](Self::start) serves on one transport until that ends, and does not close it.
+/// [`start`](Self::start) serves on one transport until that ends, and does not close it, unless it
+/// is given up: one that does not come back from an acknowledgement is, for what it holds is delivered
+/// again only when it has ended.
 /// [`connect`](Self::connect) makes its transports itself: when one is lost, or its queue deleted, it
 /// makes the next, declares the queue again and goes on. What had begun is finished meanwhile. Its
 /// reply goes out by the next transport, if there is one by then; the request itself comes again,

@@ -8,7 +8,8 @@
 //! The receiver reads ahead while all workers are busy, so that it is known how long a request has
 //! waited: what the client library buffers, it buffers without a time. A worker does not wait for
 //! the confirm of its reply: it would stand still for a round trip with each request. The settler
-//! waits instead, for all workers. Both lines are bounded by the prefetch.
+//! waits instead, for all workers. Both lines are bounded by the prefetch. What it does is in
+//! `settle.rs`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,20 +17,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterForward, AfterReply, Begun, Ending, Finished, Forward, Forwarded,
-    Intake, Job, Request, Running, Settlement, Verdict,
+    Accepted, Acceptor, Begun, Ending, Finished, Forward, Intake, Job, Request, Running, Settlement,
 };
 use rpc_proto::{Cancellation, Delivery, ErrorKind, LONGEST_WAIT, TransportError, deadline_after};
 
 use super::Transport;
 use super::line::Line;
 use super::progress::Progress;
-use super::watch::{Due, Seat, Watch};
+use super::settle::Then;
+use super::unconfirmed::Unconfirmed;
+use super::watch::{Seat, Task as Watched, Watch};
 use crate::server::{
     AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
-    reply_limit, unix_ms,
+    unix_ms,
 };
-use crate::{Confirm, Fate, Observer, Service, Work, park};
+use crate::{Observer, Service, Work, park};
 
 /// What the threads of one server share.
 pub(super) struct Worker<T, S> {
@@ -39,34 +41,21 @@ pub(super) struct Worker<T, S> {
     pub(super) at_work: AtWork,
     pub(super) progress: Arc<Progress>,
     /// What waits for a worker.
-    accepted: Line<(Task, Origin<T>)>,
+    pub(super) accepted: Line<(Task, Origin<T>)>,
     /// What waits for its confirm.
-    sent: Line<Sent<T>>,
+    pub(super) sent: Unconfirmed<(Then, Origin<T>)>,
     watch: Watch<T>,
     observer: Option<Arc<dyn Observer>>,
-    settle_timeout: Duration,
+    pub(super) settle_timeout: Duration,
     runtime: Runtime,
 }
 
 /// What a worker does.
 #[derive(Debug)]
-enum Task {
+pub(super) enum Task {
     Forward(Box<Forward>),
     Run(Job),
     Settle(Settlement),
-}
-
-/// A message that was handed over, until when its confirm is awaited, and what comes after.
-struct Sent<T> {
-    confirm: Result<Confirm, TransportError>,
-    until: Instant,
-    then: Then,
-    origin: Origin<T>,
-}
-
-enum Then {
-    Forward(AfterForward),
-    Reply(AfterReply),
 }
 
 /// Whether a thread goes on.
@@ -92,7 +81,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             at_work: AtWork::default(),
             progress: Arc::default(),
             accepted: Line::new(),
-            sent: Line::new(),
+            sent: Unconfirmed::new(settle_timeout),
             watch: Watch::new(),
             observer,
             settle_timeout: settle_timeout.min(LONGEST_WAIT),
@@ -205,11 +194,12 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => return self.run(request, running, origin),
             Begun::AckFirst(token, then) => {
-                let acked = origin.post.transport.ack(token);
+                let acked = self.ack_first(token, &origin.post);
                 match then.handle_ack(Instant::now(), acked.as_ref().map(|&()| ())) {
                     Ok((request, running)) => return self.run(request, running, origin),
                     Err(joined) => {
                         self.at_work.end();
+                        origin.settled();
                         self.settle_joined(joined);
                     }
                 }
@@ -244,11 +234,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 let work = race(CatchUnwind::new(work), cancellation.cancelled());
                 match park::block_on_until(pin!(work), deadline) {
                     Some(First::Left(answer)) => answer,
-                    // The clock cancels too, at the deadline.
-                    Some(First::Right(())) if Instant::now() < deadline => {
-                        return Ending::Cancelled;
-                    }
-                    Some(First::Right(())) | None => return Ending::TimedOut,
+                    // The watch cancels too, at the deadline; this thread need not wait for it.
+                    Some(First::Right(())) | None => return Ending::Cancelled,
                 }
             }
             Err(panicked) => Err(panicked),
@@ -262,123 +249,18 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self.settle_joined(joined);
     }
 
-    /// Sends the reply on its way, or settles at once where there is none.
-    fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
-        origin.answered(&settlement);
-        match settlement {
-            Settlement::Reply { to, message, then } => {
-                let outlet = self.posts.outlet(&origin.post);
-                let limit = reply_limit(self.settle_timeout, outlet.is_blocked(), &message);
-                let until = deadline_after(Instant::now(), limit);
-                let confirm = outlet.publish(&to, message, until);
-                self.await_confirm(confirm, until, Then::Reply(then), origin);
-            }
-            Settlement::Settle(verdict) => {
-                self.carry_out(verdict, &origin.post);
-                origin.settled();
-            }
-        }
-    }
-
-    /// What joined a request may have come by another transport.
-    fn settle_joined(&self, joined: Vec<Settlement>) {
-        for settlement in joined {
-            match self.posts.of(settlement.consumer()) {
-                Some(post) => self.settle(settlement, Origin::joined(post)),
-                // It went back with its transport.
-                None => self.at_work.end(),
-            }
-        }
-    }
-
-    fn await_confirm(
-        &self,
-        confirm: Result<Confirm, TransportError>,
-        until: Instant,
-        then: Then,
-        origin: Origin<T>,
-    ) {
-        let sent = Sent {
-            confirm,
-            until,
-            then,
-            origin,
-        };
-        if let Err(sent) = self.sent.push(sent) {
-            // The settler has gone: this comes after the end.
-            self.confirm(sent);
-        }
-    }
-
-    /// Waits for the confirm of each reply in turn. A broker confirms about in order, and each reply
-    /// has had its time since it was sent: many that are never confirmed take no longer than one.
-    fn settle_all(&self) {
-        while let Some(sent) = self.sent.pop() {
-            self.confirm(sent);
-        }
-    }
-
-    fn confirm(&self, sent: Sent<T>) {
-        let Sent {
-            confirm,
-            until,
-            then,
-            origin,
-        } = sent;
-        let confirmed = confirm.and_then(|confirm| confirm.wait(until));
-        if let Err(error) = &confirmed {
-            tracing::debug!(%error, "a message could not be delivered");
-        }
-        let confirmed = confirmed.as_ref().map(|&()| ());
-        let verdict = match then {
-            Then::Reply(then) => {
-                let verdict = then.handle_publish(confirmed);
-                self.carry_out(verdict, &origin.post);
-                return origin.settled();
-            }
-            Then::Forward(then) => match then.handle_publish(confirmed) {
-                Forwarded::Settle(verdict) => verdict,
-                Forwarded::Run(job) => return self.run_here(*job, origin),
-            },
-        };
-        // What is passed on is not done with.
-        self.carry_out(verdict, &origin.post);
-    }
-
-    /// A request that could not be passed on to quarantine waits for a worker like all others.
-    fn run_here(&self, job: Job, origin: Origin<T>) {
-        if let Err((Task::Run(job), origin)) = self.accepted.push((Task::Run(job), origin)) {
-            self.settle(job.hand_back(Instant::now()), origin);
-        }
-    }
-
-    fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
-        let transport = &post.transport;
-        let settled = match verdict {
-            Verdict::Ack(token) => transport.ack(token),
-            Verdict::Discard(token) => transport.reject(token, Fate::Discard),
-            Verdict::Requeue(token) => transport.reject(token, Fate::Requeue),
-            Verdict::Settled => Ok(()),
-        };
-        if let Err(error) = settled {
-            // Unsettled, the request comes again when this transport has ended.
-            tracing::debug!(%error, "a request could not be settled");
-        }
-        self.at_work.end();
-    }
-
     fn watch_all(self: &Arc<Self>) {
         while let Some(all) = self.watch.wait(&self.acceptor) {
-            for due in all {
-                match due {
-                    Due::Notice(to, message, post) => {
+            for task in all {
+                match task {
+                    Watched::Notice(to, message, post) => {
                         // It matters little whether that arrives, and others wait here.
                         if !post.transport.is_blocked() {
                             let until = deadline_after(Instant::now(), NOTICE_LIMIT);
                             drop(post.transport.publish(&to, message, until));
                         }
                     }
-                    Due::Overtaken {
+                    Watched::Overtaken {
                         running,
                         origin,
                         replace,

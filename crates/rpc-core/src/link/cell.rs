@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use rpc_proto::TransportError;
 use rpc_proto::link::{Generation, Link, LinkState, Step};
-use rpc_proto::{ErrorKind, TransportError};
 
 use crate::Observer;
 use crate::race::{First, race};
@@ -45,18 +45,7 @@ impl LinkCell {
 
     /// Why there is no connection, if there is none.
     pub(crate) fn trouble(&self) -> Option<TransportError> {
-        let error = |kind, detail: &str| {
-            Some(TransportError::new(kind, "rpc", "connect").with_detail(detail))
-        };
-        match self.state() {
-            LinkState::Up(_) => None,
-            LinkState::Closed => error(ErrorKind::Closed, "it was closed by its owner"),
-            LinkState::Lost(cause)
-            | LinkState::Connecting {
-                cause: Some(cause), ..
-            } => Some(cause),
-            _ => error(ErrorKind::Connect, "not connected yet"),
-        }
+        self.state().trouble()
     }
 
     /// What the supervisor has to do now.
@@ -86,6 +75,14 @@ impl LinkCell {
         if inner.link.handle_lost(Instant::now(), generation, cause) {
             self.tell(inner);
         }
+    }
+
+    /// Ends it, because nobody can drive it.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn abandon(&self, cause: TransportError) {
+        let mut inner = self.lock();
+        inner.link.abandon(cause);
+        self.tell(inner);
     }
 
     /// Ends it, at the owner's wish.

@@ -10,6 +10,8 @@ mod house;
 mod options;
 mod panic;
 mod posts;
+#[cfg(feature = "tokio")]
+mod settle;
 mod told;
 #[cfg(feature = "tokio")]
 mod worker;
@@ -39,13 +41,16 @@ pub(crate) fn reply_limit(settle_timeout: Duration, blocked: bool, reply: &Messa
     })
 }
 
+/// Tells the operator of a [`Verdict::GiveUp`](rpc_proto::server::Verdict::GiveUp).
+pub(crate) fn warn_of_given_up() {
+    tracing::warn!(
+        "a request is given up: each reply to it has ended the connection it went out on"
+    );
+}
+
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.
 pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a notice may wait to be handed over: it is of use soon or not at all.
 pub(crate) const NOTICE_LIMIT: Duration = Duration::from_millis(200);
-
-/// How long after its deadline a handler that cannot be stopped is given up: one that looks at its
-/// cancellation has a moment to come back.
-pub(crate) const GRACE: Duration = Duration::from_millis(50);

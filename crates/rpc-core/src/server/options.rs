@@ -31,8 +31,9 @@ pub struct ServerOptions {
     pub queue: QueueSpec,
     /// Limits on requests and handlers.
     pub policy: Policy,
-    /// How long a reply may take to be confirmed, or an acknowledgement to be handed over, before
-    /// the request goes back into the queue.
+    /// How long a reply may take to be confirmed before the request goes back into the queue; and, on
+    /// the async face, an acknowledgement to be handed over before the transport is given up. On the
+    /// blocking face the transport says itself when that has taken too long.
     pub settle_timeout: Duration,
     pub(crate) observer: Observers,
     /// The quarantine queue as it is declared.

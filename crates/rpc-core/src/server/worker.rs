@@ -1,26 +1,25 @@
 //! What the async server does with a delivery: wait for a slot, run, reply, settle.
 
 use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Begun, Ending, Finished, Forward, Forwarded, Intake, Job, Request, Running,
-    Settlement, Verdict,
+    Accepted, Acceptor, Begun, Due, Ending, Finished, Forward, Forwarded, Intake, Job, Request,
+    Running,
 };
-use rpc_proto::{
-    Address, Delivery, ErrorKind, LONGEST_WAIT, Message, TransportError, deadline_after,
-};
+use rpc_proto::{Address, Delivery, LONGEST_WAIT, Message, deadline_after};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, reply_limit, unix_ms,
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
+    unix_ms,
 };
-use crate::{Answer, Fate, Observer, Service, Transport, Work};
+use crate::{Answer, Observer, Service, Transport, Work};
 
 /// What the tasks of one server share.
 pub(super) struct Worker<T, S> {
@@ -34,7 +33,7 @@ pub(super) struct Worker<T, S> {
     /// Bounded by the prefetch: the broker sends no more than that unsettled.
     jobs: Mutex<JoinSet<()>>,
     observer: Option<Arc<dyn Observer>>,
-    settle_timeout: Duration,
+    pub(super) settle_timeout: Duration,
 }
 
 impl<T: Transport, S: Service> Worker<T, S> {
@@ -89,13 +88,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => self.run(request, running, slot, origin).await,
             Begun::AckFirst(token, then) => {
-                let acked =
-                    bounded("ack", self.settle_timeout, origin.post.transport.ack(token)).await;
+                let acked = self.ack_first(token, &origin.post).await;
                 let acked = acked.as_ref().map(|&()| ());
                 match then.handle_ack(Instant::now(), acked) {
                     Ok((request, running)) => self.run(request, running, slot, origin).await,
                     Err(joined) => {
                         self.at_work.end();
+                        origin.settled();
                         self.settle_joined(joined);
                     }
                 }
@@ -121,12 +120,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         let ending = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ending::Answered(answer),
             Ok(Work::Async(work)) => {
-                let work = CatchUnwind::new(work);
-                match self.watch(work, &mut running, post, true).await {
-                    Waited::Ended(Ok(answer)) => Ending::Answered(answer),
-                    Waited::Ended(Err(Panicked)) => Ending::Panicked,
-                    Waited::Cancelled => Ending::Cancelled,
-                    Waited::TimedOut => Ending::TimedOut,
+                let cancelled = running.cancellation().cancelled();
+                let work = pin!(race(CatchUnwind::new(work), cancelled));
+                match self.watch(work, &mut running, post).await {
+                    Some(First::Left(Ok(answer))) => Ending::Answered(answer),
+                    Some(First::Left(Err(Panicked))) => Ending::Panicked,
+                    Some(First::Right(())) => Ending::Cancelled,
+                    None => Ending::TimedOut,
                 }
             }
             Ok(Work::Blocking(work)) => self.offload(work, &mut running, &mut slot, post).await,
@@ -139,50 +139,28 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self.settle(settlement, origin).await;
     }
 
-    /// Waits for work, tells its caller when it has run for a while, and looks at the clock.
+    /// Waits for work while its clock runs; nothing when it does not come back.
     async fn watch<F: Future + Unpin>(
         &self,
         mut work: F,
         running: &mut Running,
         post: &Arc<Post<T>>,
-        stoppable: bool,
-    ) -> Waited<F::Output> {
-        let deadline = running.deadline();
-        while let Some(due) = running.poll_notice().filter(|due| *due < deadline) {
-            // Nobody can cancel it before its caller is told where.
-            match timeout_at(due.into(), &mut work).await {
-                Ok(output) => return Waited::Ended(output),
-                Err(_) => self.notify(running, due, post),
+    ) -> Option<F::Output> {
+        let mut now = Instant::now();
+        loop {
+            match running.poll(now) {
+                Some(Due::Notice(to, message)) => notify(to, *message, now, post),
+                Some(Due::GiveUp) => return None,
+                None => {
+                    let until = running.poll_timeout();
+                    if let Ok(output) = timeout_at(until.into(), &mut work).await {
+                        return Some(output);
+                    }
+                    // The clock that woke us may run a little ahead of this one.
+                    now = Instant::now().max(until);
+                }
             }
         }
-        let cancellation = running.cancellation().clone();
-        let cancelled = async {
-            if stoppable {
-                cancellation.cancelled().await;
-            } else {
-                pending::<()>().await;
-            }
-        };
-        match timeout_at(deadline.into(), race(work, cancelled)).await {
-            Ok(First::Left(output)) => Waited::Ended(output),
-            Ok(First::Right(())) => Waited::Cancelled,
-            Err(_) => Waited::TimedOut,
-        }
-    }
-
-    /// Tells a caller that its request runs here. It matters little whether that arrives.
-    fn notify(&self, running: &mut Running, due: Instant, post: &Arc<Post<T>>) {
-        // The clock that woke us may run a little ahead of this one.
-        let now = Instant::now().max(due);
-        let Some((to, message)) = running.notice(now) else {
-            return;
-        };
-        let transport = Arc::clone(&post.transport);
-        let deadline = deadline_after(now, NOTICE_LIMIT);
-        tokio::spawn(async move {
-            let sent = transport.publish(&to, message, deadline);
-            let _ = timeout_at(deadline.into(), sent).await;
-        });
     }
 
     /// Runs blocking work on a thread that it may keep busy, unless none is free before the deadline.
@@ -205,20 +183,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
         };
         let mut thread = tokio::task::spawn_blocking(run);
-        let mut waited = self.watch(&mut thread, running, post, false).await;
-        if matches!(waited, Waited::TimedOut) {
-            running.cancellation().cancel();
-            if let Ok(ending) = timeout(GRACE, &mut thread).await {
-                waited = Waited::Ended(ending);
-            }
-        }
-        match waited {
-            Waited::Ended(Ok(ending)) => ending,
+        match self.watch(&mut thread, running, post).await {
+            Some(Ok(ending)) => ending,
             // Panics are caught inside; the error is a runtime that shuts down, and this task with
             // it. Nobody knows whether the work began: unsettled, the request is delivered again.
-            Waited::Ended(Err(_)) => pending().await,
-            Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
-            Waited::Cancelled | Waited::TimedOut => {
+            Some(Err(_)) => pending().await,
+            None if turn.take(Turn::GIVEN_UP) => Ending::Expired,
+            None => {
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
                 tokio::spawn(async move {
@@ -243,70 +214,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    /// What joined a request may have come by another transport, and waits for that one's confirms.
-    fn settle_joined(self: &Arc<Self>, joined: Vec<Settlement>) {
-        for settlement in joined {
-            match self.posts.of(settlement.consumer()) {
-                Some(post) => {
-                    let worker = Arc::clone(self);
-                    let origin = Origin::joined(post);
-                    self.spawn(async move { worker.settle(settlement, origin).await });
-                }
-                // It went back with its transport.
-                None => self.at_work.end(),
-            }
-        }
-    }
-
-    /// Reply, confirm, acknowledge, in this order.
-    async fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
-        origin.answered(&settlement);
-        let verdict = match settlement {
-            Settlement::Reply { to, message, then } => {
-                let sent = self
-                    .send(&self.posts.outlet(&origin.post), &to, message)
-                    .await;
-                if let Err(error) = &sent {
-                    tracing::debug!(%error, "a reply could not be delivered");
-                }
-                then.handle_publish(sent.as_ref().map(|&()| ()))
-            }
-            Settlement::Settle(verdict) => verdict,
-        };
-        self.carry_out(verdict, &origin.post).await;
-        origin.settled();
-    }
-
-    async fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
-        let transport = &post.transport;
-        let settled = async {
-            match verdict {
-                Verdict::Ack(token) => transport.ack(token).await,
-                Verdict::Discard(token) => transport.reject(token, Fate::Discard).await,
-                Verdict::Requeue(token) => transport.reject(token, Fate::Requeue).await,
-                Verdict::Settled => Ok(()),
-            }
-        };
-        // Unsettled, the request comes again when this transport has ended.
-        if let Err(error) = bounded("settle", self.settle_timeout, settled).await {
-            tracing::debug!(%error, "a request could not be settled");
-        }
-        self.at_work.end();
-    }
-
-    async fn send(
-        &self,
-        transport: &Arc<T>,
-        to: &Address,
-        message: Message,
-    ) -> Result<(), TransportError> {
-        let limit = reply_limit(self.settle_timeout, transport.is_blocked(), &message);
-        let deadline = deadline_after(Instant::now(), limit);
-        let confirmed = async { transport.publish(to, message, deadline).await?.await };
-        bounded("reply", limit, confirmed).await
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut jobs = self.jobs();
         while jobs.try_join_next().is_some() {}
         jobs.spawn(work);
@@ -317,22 +225,14 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 }
 
-/// What a transport does, under our own clock.
-async fn bounded(
-    operation: &'static str,
-    limit: Duration,
-    work: impl Future<Output = Result<(), TransportError>>,
-) -> Result<(), TransportError> {
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(TransportError::new(ErrorKind::Timeout, "rpc", operation)))
-}
-
-/// How a wait for work ended.
-enum Waited<O> {
-    Cancelled,
-    Ended(O),
-    TimedOut,
+/// Tells a caller that its request runs here. It matters little whether that arrives.
+fn notify<T: Transport>(to: Address, message: Message, now: Instant, post: &Arc<Post<T>>) {
+    let transport = Arc::clone(&post.transport);
+    let deadline = deadline_after(now, NOTICE_LIMIT);
+    tokio::spawn(async move {
+        let sent = transport.publish(&to, message, deadline);
+        let _ = timeout_at(deadline.into(), sent).await;
+    });
 }
 
 /// Whether offloaded work has begun, or was given up before: only one of them can be.

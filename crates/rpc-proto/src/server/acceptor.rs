@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::cancels::Registered;
-use super::dedup::{Claim, DedupKey, Entry};
+use super::dedup::{Claim, DedupKey, Digest, Entry, Identity};
 use super::envelope::Envelope;
-use super::job::EXPIRED;
+use super::job::{EXPIRED, REUSED};
 use super::shared::Shared;
 use super::timing::Timing;
 use super::{AfterForward, Forward, Guarantee, Job, Policy, Request, Settlement, Stats, Verdict};
@@ -63,6 +63,11 @@ impl Acceptor {
         Self {
             shared: Shared::new(policy),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Opens an intake for a consumer.
@@ -170,18 +175,26 @@ impl Intake {
             shared.counters.discarded.add();
             return Accepted::Settlement(Settlement::Settle(Verdict::ack(token)));
         }
-        let timing = Timing::of(&message, received_at, now, unix_ms, &shared.policy);
+        let quarantined = self.lane == Lane::Quarantine;
+        // What is in quarantine was delivered before, elsewhere.
+        let before = redelivered || quarantined;
+        let timing = Timing::of(&message, received_at, now, unix_ms, before, shared);
         if timing.skewed {
             shared.counters.skewed.add();
         }
-        let quarantined = self.lane == Lane::Quarantine;
+        let struck = before.then(|| shared.strikes.name(&message)).flatten();
+        // Before it is answered in any way: what ends the connection is the answer.
+        if struck.is_some_and(|name| shared.strikes.is_out(name)) {
+            shared.counters.undeliverable.add();
+            return Accepted::Settlement(Settlement::Settle(Verdict::give_up(token)));
+        }
         let mut envelope = Envelope {
             shared: Arc::clone(shared),
             deadline: timing.deadline,
             gone_at: timing.gone_at,
             hinted: timing.hinted,
-            // What is in quarantine was delivered before, elsewhere.
-            redelivered: redelivered || quarantined,
+            redelivered: before,
+            struck,
             reply_to: message.reply_to.clone(),
             // What the caller gave to find its call by; a peer may use either.
             correlation_id: message
@@ -191,13 +204,16 @@ impl Intake {
             token,
             discard: false,
         };
-        let key = key(shared, &message);
-        if let Some(key) = &key {
-            match Claim::enter(shared, key, envelope, now, false).0 {
+        let identity = identity(shared, &message);
+        if let Some(identity) = &identity {
+            match Claim::enter(shared, identity, envelope, now, false).0 {
                 Entry::New(new) => envelope = new,
                 Entry::Joined => return Accepted::Joined,
                 Entry::Done(envelope, kept) => {
                     return Accepted::Settlement(envelope.replay(now, kept));
+                }
+                Entry::Reused(envelope) => {
+                    return Accepted::Settlement(envelope.refuse(now, Reason::KeyReused, REUSED));
                 }
             }
         }
@@ -249,7 +265,7 @@ impl Intake {
             notices: request.headers.get(wire::NOTICES).is_some_and(is_set),
             request,
             envelope,
-            key,
+            identity,
             orphaned: Arc::clone(&self.orphaned),
             since: timing.since,
             timeout: timing.timeout,
@@ -294,15 +310,22 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
 }
 
 /// What makes a request the same as another, if answers are kept and it says.
-fn key(shared: &Shared, message: &Message) -> Option<DedupKey> {
+fn identity(shared: &Shared, message: &Message) -> Option<Identity> {
     shared.policy.dedup.as_ref()?;
-    let mut message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let method = message.kind.clone();
     if is(Mutant::DedupByMethod) {
-        message_id = ShortString::default();
+        return Some(Identity {
+            key: DedupKey {
+                method,
+                message_id: ShortString::default(),
+            },
+            request: Digest::default(),
+        });
     }
-    Some(DedupKey {
-        method: message.kind.clone(),
-        message_id,
+    Some(Identity {
+        key: DedupKey { method, message_id },
+        request: Digest::of(message),
     })
 }
 

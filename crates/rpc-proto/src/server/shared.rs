@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
+use super::doubt::Doubt;
+use super::strikes::Strikes;
 use super::{Counters, Policy};
 use crate::{Pushback, ShortString};
 
@@ -20,7 +22,9 @@ pub(super) struct Shared {
     /// Handlers that were given up and still hold a thread.
     pub(super) stuck: AtomicUsize,
     pub(super) cancels: Cancels,
+    pub(super) doubt: Doubt,
     pub(super) duplicates: Duplicates,
+    pub(super) strikes: Strikes,
     control: Mutex<Option<ShortString>>,
     gate: Mutex<Gate>,
 }
@@ -33,7 +37,9 @@ impl Shared {
             draining: AtomicBool::new(false),
             stuck: AtomicUsize::new(0),
             cancels: Cancels::default(),
+            doubt: Doubt::default(),
             duplicates: Duplicates::default(),
+            strikes: Strikes::default(),
             control: Mutex::default(),
             gate: Mutex::default(),
         })

@@ -28,7 +28,12 @@ impl Worker {
             return;
         }
         match settlement {
-            Settlement::Settle(verdict) => self.carry_out(wire, &verdict),
+            Settlement::Settle(verdict) => {
+                if matches!(verdict, Verdict::GiveUp(_)) {
+                    ledger.unanswerable(origin.correlation_id.as_ref());
+                }
+                self.carry_out(wire, &verdict);
+            }
             Settlement::Reply { to, message, then } => {
                 Watch::replies(ledger, setting, wire.now, &message);
                 if origin.correlation_id.is_none() {
@@ -146,7 +151,7 @@ impl Worker {
         let Some(peer) = &self.home.peer else { return };
         // Unsettled, the request comes again when its transport has ended.
         let _ = match verdict {
-            Verdict::Ack(token) => peer.ack(wire, token),
+            Verdict::Ack(token) | Verdict::GiveUp(token) => peer.ack(wire, token),
             Verdict::Discard(token) => peer.reject(wire, token, false),
             Verdict::Requeue(token) => peer.reject(wire, token, true),
             Verdict::Settled => Ok(()),

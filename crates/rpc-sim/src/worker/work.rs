@@ -1,6 +1,6 @@
 //! What runs in a worker: whose turn it is, and how a handler ends.
 
-use rpc_proto::server::{Begun, Ending, Finished, Job, Request, Response, Running};
+use rpc_proto::server::{Begun, Due, Ending, Finished, Job, Request, Response, Running};
 use rpc_proto::{Status, TransportError};
 
 use super::{AtWork, Drain, Fate, Origin, Planned, Worker, answer};
@@ -104,7 +104,11 @@ impl Worker {
         };
         let left = span(running.deadline().saturating_duration_since(wire.instant()));
         // One that cannot be stopped has a moment to come back by itself.
-        let most = if blocks { left + GRACE } else { left };
+        let most = if blocks {
+            left + span(Running::GRACE)
+        } else {
+            left
+        };
         let number = self.next;
         self.next += 1;
         let returns = wire.now.saturating_add(takes);
@@ -114,8 +118,9 @@ impl Worker {
             (Planned::TimeOut, wire.now + most)
         };
         wire.wake(self.home.owner, end, Wake::Handler(number));
-        if let Some(at) = running.poll_notice() {
-            let at = wire.clock.micros(at);
+        let notice = running.poll_timeout();
+        if notice < running.deadline() {
+            let at = wire.clock.micros(notice);
             if at < end {
                 wire.wake(self.home.owner, at, Wake::Notice(number));
             }
@@ -138,11 +143,12 @@ impl Worker {
         let Some(work) = self.running.get_mut(&number) else {
             return;
         };
-        let notice = work.running.notice(now);
+        let due = work.running.poll(now);
         let here = work.origin.generation == self.home.generation;
-        if let (Some((to, message)), Some(peer), true) = (notice, &mut self.home.peer, here) {
+        if let (Some(Due::Notice(to, message)), Some(peer), true) = (due, &mut self.home.peer, here)
+        {
             wire.trace("worker.notice", [self.number as u64, number, 0]);
-            peer.publish_unasked(wire, &to, message);
+            peer.publish_unasked(wire, &to, *message);
         }
     }
 
@@ -230,6 +236,3 @@ impl Worker {
         }
     }
 }
-
-/// How long after its deadline a handler that cannot be stopped is given up.
-const GRACE: Micros = 50 * MS;

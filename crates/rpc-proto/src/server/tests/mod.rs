@@ -5,6 +5,7 @@ mod cancelling;
 mod dedup;
 mod every_delivery;
 mod quarantine;
+mod strikes;
 mod turned_away;
 
 use std::time::Duration;
