@@ -11,6 +11,7 @@ mod options;
 mod panic;
 mod posts;
 mod told;
+mod turn;
 #[cfg(feature = "tokio")]
 mod worker;
 
@@ -26,6 +27,11 @@ pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
 pub(crate) use self::told::Origin;
+#[cfg(feature = "blocking")]
+pub(crate) use self::turn::await_turn;
+pub(crate) use self::turn::life;
+#[cfg(feature = "tokio")]
+use self::turn::turn_comes;
 pub(crate) use crate::race::{First, race};
 
 /// How long a reply may take to be confirmed.

@@ -44,6 +44,7 @@ mod cancels;
 mod counters;
 mod dedup;
 mod envelope;
+mod isolation;
 mod job;
 mod policy;
 mod settlement;
@@ -59,6 +60,7 @@ use bytes::Bytes;
 pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
 pub use self::counters::{Counters, Stats};
 pub use self::dedup::{Dedup, DedupKey, DedupLimits, Kept, MemoryDedup};
+pub use self::isolation::{Changed, Part, Turn};
 pub use self::job::{AfterAck, Begun, Ending, Job, Running};
 pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
 pub use self::settlement::{

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
+use super::isolation::Isolation;
 use super::{Counters, Policy};
 use crate::{Pushback, ShortString};
 
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) stuck: AtomicUsize,
     pub(super) cancels: Cancels,
     pub(super) duplicates: Duplicates,
+    /// Of no use without a quarantine.
+    pub(super) isolation: Arc<Isolation>,
     control: Mutex<Option<ShortString>>,
     gate: Mutex<Gate>,
 }
@@ -34,6 +37,7 @@ impl Shared {
             stuck: AtomicUsize::new(0),
             cancels: Cancels::default(),
             duplicates: Duplicates::default(),
+            isolation: Arc::new(Isolation::new()),
             control: Mutex::default(),
             gate: Mutex::default(),
         })
