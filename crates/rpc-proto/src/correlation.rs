@@ -52,7 +52,10 @@ impl CallId {
     }
 
     fn characters(self) -> [u8; LEN] {
-        #[expect(clippy::cast_possible_truncation, reason = "what is cut off is written after it")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is cut off is written after it"
+        )]
         let (high, middle, last) = ((self.0 >> 68) as u64, (self.0 >> 8) as u64, self.0 as u64);
         let mut text = [0; LEN];
         write(&mut text[..WORD], high);

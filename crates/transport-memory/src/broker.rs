@@ -12,8 +12,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
 use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, ShortString};
+use rustc_hash::FxHashMap;
 
 pub(crate) use self::dead::{DeadLetter, Death};
 use crate::effects::Effects;

@@ -258,7 +258,7 @@ fn house<T: Transport, S: Service>(
     supervised: bool,
 ) -> Arc<House<T, S>> {
     let quarantine = options.quarantine_queue();
-    let acceptor = Acceptor::new(options.policy);
+    let acceptor = Acceptor::new(options.policy).with_concurrency(options.concurrency.get());
     let observer = options.observer.0;
     let worker = Worker::new(service, acceptor, options.settle_timeout, runtime, observer);
     Arc::new(House {

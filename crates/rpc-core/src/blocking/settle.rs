@@ -93,7 +93,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// A request that could not be passed on to quarantine waits for a worker like all others.
-    fn run_here(&self, job: Job, origin: Origin<T>) {
+    fn run_here(&self, job: Job, mut origin: Origin<T>) {
+        origin.turn = None;
         if let Err((Task::Run(job), origin)) = self.accepted.push((Task::Run(job), origin)) {
             self.settle(job.hand_back(Instant::now()), origin);
         }

@@ -17,7 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Begun, Ending, Finished, Forward, Intake, Job, Request, Running, Settlement,
+    Accepted, Acceptor, Begun, Ending, Finished, Forward, Intake, Job, Part, Request, Running,
+    Settlement,
 };
 use rpc_proto::{Cancellation, Delivery, ErrorKind, LONGEST_WAIT, TransportError, deadline_after};
 
@@ -28,8 +29,8 @@ use super::settle::Then;
 use super::unconfirmed::Unconfirmed;
 use super::watch::{Seat, Task as Watched, Watch};
 use crate::server::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
-    unix_ms,
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, await_turn,
+    catch_unwind, life, race, unix_ms,
 };
 use crate::{Observer, Service, Work, park};
 
@@ -42,6 +43,10 @@ pub(super) struct Worker<T, S> {
     pub(super) progress: Arc<Progress>,
     /// What waits for a worker.
     pub(super) accepted: Line<(Task, Origin<T>)>,
+    /// What is to be passed on to quarantine, and what came from there. The workers may all be
+    /// waiting for these, so each has a thread of its own.
+    forwards: Line<(Task, Origin<T>)>,
+    suspects: Line<(Task, Origin<T>)>,
     /// What waits for its confirm.
     pub(super) sent: Unconfirmed<(Then, Origin<T>)>,
     watch: Watch<T>,
@@ -81,6 +86,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
             at_work: AtWork::default(),
             progress: Arc::default(),
             accepted: Line::new(),
+            forwards: Line::new(),
+            suspects: Line::new(),
             sent: Unconfirmed::new(settle_timeout),
             watch: Watch::new(),
             observer,
@@ -93,8 +100,12 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn start(self: &Arc<Self>, concurrency: usize) -> Result<(), TransportError> {
         self.spawn("rpc-settler", |worker| worker.settle_all())?;
         self.spawn("rpc-watch", |worker| worker.watch_all())?;
+        if self.acceptor.isolates() {
+            self.spawn("rpc-forwarder", |worker| worker.serve(Part::Forward))?;
+            self.spawn("rpc-suspect", |worker| worker.serve(Part::Suspect))?;
+        }
         for _ in 0..concurrency {
-            self.spawn("rpc-worker", |worker| worker.serve())?;
+            self.spawn("rpc-worker", |worker| worker.serve(Part::Work))?;
         }
         Ok(())
     }
@@ -120,15 +131,18 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Takes a delivery in, for a worker to answer.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.at_work.begin();
-        let origin = Origin::new(post, &delivery, self.observer.as_ref());
-        let task = match intake.accept(delivery, Instant::now(), unix_ms()) {
+        let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
+        let accepted = intake.accept(delivery, Instant::now(), unix_ms());
+        origin.turn = self.acceptor.arrive(&accepted);
+        let line = self.line(origin.part());
+        let task = match accepted {
             Accepted::Forward(forward) => Task::Forward(forward),
             Accepted::Job(job) => Task::Run(job),
             Accepted::Settlement(settlement) => Task::Settle(settlement),
             // Settled together with the one that runs.
             Accepted::Joined => return,
         };
-        if let Err((task, origin)) = self.accepted.push((task, origin)) {
+        if let Err((task, origin)) = line.push((task, origin)) {
             // Nothing begins any more, so this is done at once.
             self.work(task, origin);
         }
@@ -137,8 +151,22 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Hands back what came by this post and has not begun.
     pub(super) fn hand_back(self: &Arc<Self>, post: &Arc<Post<T>>) {
         let of_post = |(_, origin): &(Task, Origin<T>)| Arc::ptr_eq(&origin.post, post);
-        for (task, origin) in self.accepted.take_out(of_post) {
-            self.put_back(task, origin);
+        for line in self.lines() {
+            for (task, origin) in line.take_out(of_post) {
+                self.put_back(task, origin);
+            }
+        }
+    }
+
+    const fn lines(&self) -> [&Line<(Task, Origin<T>)>; 3] {
+        [&self.accepted, &self.forwards, &self.suspects]
+    }
+
+    const fn line(&self, part: Part) -> &Line<(Task, Origin<T>)> {
+        match part {
+            Part::Forward => &self.forwards,
+            Part::Suspect => &self.suspects,
+            Part::Work => &self.accepted,
         }
     }
 
@@ -154,12 +182,14 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Lets nothing further begin, and hands back what has not. Then waits for what has, until then.
     pub(super) fn wind_up(self: &Arc<Self>, until: Instant) {
         self.acceptor.drain();
-        self.accepted.close();
-        // What is left when the time is up goes back with its transport.
-        while let Some((task, origin)) = self.accepted.try_pop() {
-            self.put_back(task, origin);
-            if Instant::now() >= until {
-                break;
+        for line in self.lines() {
+            line.close();
+            // What is left when the time is up goes back with its transport.
+            while let Some((task, origin)) = line.try_pop() {
+                self.put_back(task, origin);
+                if Instant::now() >= until {
+                    break;
+                }
             }
         }
         park::block_on_until(pin!(self.at_work.idle()), until);
@@ -168,8 +198,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Answers requests until there are no more.
-    fn serve(self: &Arc<Self>) {
-        while let Some((task, origin)) = self.accepted.pop() {
+    fn serve(self: &Arc<Self>, part: Part) {
+        while let Some((task, mut origin)) = self.line(part).pop() {
+            match &task {
+                Task::Forward(forward) => {
+                    let until = deadline_after(Instant::now(), life(&forward.message));
+                    await_turn(&mut origin.turn, until);
+                }
+                Task::Run(job) => await_turn(origin.turn(&self.acceptor), job.deadline()),
+                Task::Settle(_) => {}
+            }
             if self.work(task, origin) == Place::Taken {
                 return;
             }
@@ -272,8 +310,9 @@ impl<T: Transport, S: Service> Worker<T, S> {
 
     /// Answers for a thread that does not come back, and puts another one in its place.
     fn overtake(self: &Arc<Self>, running: Running, origin: Origin<T>, replace: Option<Seat>) {
+        let part = origin.part();
         if let Some(seat) = replace
-            && let Err(error) = self.spawn("rpc-worker", |worker| worker.serve())
+            && let Err(error) = self.spawn("rpc-worker", move |worker| worker.serve(part))
         {
             tracing::error!(%error, "no thread for the place of a stuck handler");
             self.watch.keep(&seat);

@@ -57,7 +57,7 @@ impl<T: Transport, S: Service> Plan<T, S> {
         let (told, ended) = watch::channel(None);
         let worker = Worker::new(
             service,
-            Acceptor::new(options.policy),
+            Acceptor::new(options.policy).with_concurrency(options.concurrency.get()),
             options.concurrency.get(),
             options.settle_timeout,
             options.observer.0.clone(),

@@ -13,6 +13,7 @@ mod posts;
 #[cfg(feature = "tokio")]
 mod settle;
 mod told;
+mod turn;
 #[cfg(feature = "tokio")]
 mod worker;
 
@@ -28,6 +29,11 @@ pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
 pub(crate) use self::told::Origin;
+#[cfg(feature = "blocking")]
+pub(crate) use self::turn::await_turn;
+pub(crate) use self::turn::life;
+#[cfg(feature = "tokio")]
+use self::turn::turn_comes;
 pub(crate) use crate::race::{First, race};
 
 /// How long a reply may take to be confirmed.

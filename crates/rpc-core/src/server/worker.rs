@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, race,
-    unix_ms,
+    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, life,
+    race, turn_comes, unix_ms,
 };
 use crate::{Answer, Observer, Service, Transport, Work};
 
@@ -59,8 +59,9 @@ impl<T: Transport, S: Service> Worker<T, S> {
     /// Takes a delivery in, and does all that is to be done for it in a task of its own.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.at_work.begin();
-        let origin = Origin::new(post, &delivery, self.observer.as_ref());
+        let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
         let accepted = intake.accept(delivery, Instant::now(), unix_ms());
+        origin.turn = self.acceptor.arrive(&accepted);
         let worker = Arc::clone(self);
         match accepted {
             Accepted::Job(job) => self.spawn(async move { worker.work(job, origin).await }),
@@ -81,10 +82,17 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Answers one request.
-    async fn work(self: &Arc<Self>, job: Job, origin: Origin<T>) {
-        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-            return self.settle(job.hand_back(Instant::now()), origin).await;
+    async fn work(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
+        // Those that wait for a suspect hold their slots: it has a place of its own.
+        let slot = if origin.is_suspect() {
+            None
+        } else {
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                return self.settle(job.hand_back(Instant::now()), origin).await;
+            };
+            Some(slot)
         };
+        turn_comes(origin.turn(&self.acceptor), job.deadline()).await;
         match job.begin(Instant::now()) {
             Begun::Run(request, running) => self.run(request, running, slot, origin).await,
             Begun::AckFirst(token, then) => {
@@ -111,10 +119,9 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self: &Arc<Self>,
         request: Request,
         mut running: Running,
-        slot: OwnedSemaphorePermit,
+        mut slot: Option<OwnedSemaphorePermit>,
         mut origin: Origin<T>,
     ) {
-        let mut slot = Some(slot);
         origin.runs();
         let post = &origin.post;
         let ending = match catch_unwind(|| self.service.call(request)) {
@@ -202,15 +209,20 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     /// Passes a request on to quarantine, or runs it here if that cannot be.
-    async fn forward(self: &Arc<Self>, forward: Forward, origin: Origin<T>) {
+    async fn forward(self: &Arc<Self>, forward: Forward, mut origin: Origin<T>) {
         let Forward { to, message, then } = forward;
+        let until = deadline_after(Instant::now(), life(&message));
+        turn_comes(&mut origin.turn, until).await;
         let sent = self.send(&origin.post.transport, &to, message).await;
         if let Err(error) = &sent {
             tracing::debug!(%error, "a request could not be passed on to quarantine");
         }
         match then.handle_publish(sent.as_ref().map(|&()| ())) {
             Forwarded::Settle(verdict) => self.carry_out(verdict, &origin.post).await,
-            Forwarded::Run(job) => self.work(*job, origin).await,
+            Forwarded::Run(job) => {
+                origin.turn = None;
+                self.work(*job, origin).await;
+            }
         }
     }
 

@@ -10,7 +10,9 @@ use super::envelope::Envelope;
 use super::job::{EXPIRED, REUSED};
 use super::shared::Shared;
 use super::timing::Timing;
-use super::{AfterForward, Forward, Guarantee, Job, Policy, Request, Settlement, Stats, Verdict};
+use super::{
+    AfterForward, Forward, Guarantee, Job, Part, Policy, Request, Settlement, Stats, Turn, Verdict,
+};
 use crate::mutants::{Mutant, is};
 use crate::{
     Address, Cancellation, Delivery, Expiration, HeaderValue, Message, Reason, ShortString, wire,
@@ -65,6 +67,14 @@ impl Acceptor {
         }
     }
 
+    /// Tells how many handlers run at once: a suspect that has waited for its turn long enough is one
+    /// of them.
+    #[must_use]
+    pub fn with_concurrency(self, handlers: usize) -> Self {
+        self.shared.isolation.limit(handlers);
+        self
+    }
+
     #[cfg(test)]
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
@@ -98,6 +108,36 @@ impl Acceptor {
     /// Lets no further request begin: those that have not are handed back when their turn comes.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.isolation.drain();
+    }
+
+    /// The turn of what was just accepted, where it must wait for one: not that of ordinary work,
+    /// which [begins](Self::work) later. To be kept until the delivery is settled.
+    #[must_use]
+    pub fn arrive(&self, accepted: &Accepted) -> Option<Turn> {
+        match accepted {
+            Accepted::Forward(_) => self.turn(Part::Forward),
+            Accepted::Job(job) if job.lane == Lane::Quarantine => self.turn(Part::Suspect),
+            Accepted::Job(_) | Accepted::Joined | Accepted::Settlement(_) => None,
+        }
+    }
+
+    /// The turn of ordinary work that is about to begin, to be kept until its handler has ended. None
+    /// is needed where there is no quarantine.
+    #[must_use]
+    pub fn work(&self) -> Option<Turn> {
+        self.turn(Part::Work)
+    }
+
+    fn turn(&self, part: Part) -> Option<Turn> {
+        let isolates = self.isolates();
+        isolates.then(|| self.shared.isolation.arrive(part))
+    }
+
+    /// Whether there is a quarantine, and something to wait for.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.shared.policy.quarantine.is_some()
     }
 
     /// Whether no further request begins.
@@ -266,6 +306,7 @@ impl Intake {
             request,
             envelope,
             identity,
+            lane: self.lane,
             orphaned: Arc::clone(&self.orphaned),
             since: timing.since,
             timeout: timing.timeout,

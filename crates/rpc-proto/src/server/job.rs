@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::cancels::Registered;
 use super::dedup::{Claim, Digest, Entry, Identity, Kept};
 use super::envelope::{Envelope, encode};
-use super::{Answer, Finished, Guarantee, Request, Settlement, Verdict};
+use super::{Answer, Finished, Guarantee, Lane, Request, Settlement, Verdict};
 use crate::mutants::{Mutant, is};
 use crate::{
     AckToken, Cancellation, Certainty, Message, Pushback, Reason, Status, TransportError,
@@ -20,6 +20,8 @@ use crate::{
 pub struct Job {
     pub(super) request: Request,
     pub(super) envelope: Envelope,
+    /// Where it came from.
+    pub(super) lane: Lane,
     /// What makes it the same as another delivery, where answers are kept.
     pub(super) identity: Option<Identity>,
     /// Set when the connection that it came by is lost.

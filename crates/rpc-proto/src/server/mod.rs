@@ -46,6 +46,7 @@ mod counters;
 mod dedup;
 mod doubt;
 mod envelope;
+mod isolation;
 mod job;
 mod policy;
 mod settlement;
@@ -63,6 +64,7 @@ pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
 pub use self::clock::Due;
 pub use self::counters::{Counters, Stats};
 pub use self::dedup::{Dedup, DedupKey, DedupLimits, Digest, Kept, MemoryDedup};
+pub use self::isolation::{Changed, Part, Turn};
 pub use self::job::{AfterAck, Begun, Ending, Job, Running};
 pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
 pub use self::settlement::{

@@ -8,6 +8,7 @@ use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
 use super::doubt::Doubt;
+use super::isolation::Isolation;
 use super::strikes::Strikes;
 use super::{Counters, Policy};
 use crate::{Pushback, ShortString};
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) doubt: Doubt,
     pub(super) duplicates: Duplicates,
     pub(super) strikes: Strikes,
+    /// Of no use without a quarantine.
+    pub(super) isolation: Arc<Isolation>,
     control: Mutex<Option<ShortString>>,
     gate: Mutex<Gate>,
 }
@@ -40,6 +43,7 @@ impl Shared {
             doubt: Doubt::default(),
             duplicates: Duplicates::default(),
             strikes: Strikes::default(),
+            isolation: Arc::new(Isolation::new()),
             control: Mutex::default(),
             gate: Mutex::default(),
         })
