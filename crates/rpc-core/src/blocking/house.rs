@@ -65,7 +65,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 
     fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
         self.worker.acceptor.set_control(stay.post.control.clone());
-        self.worker.posts.add(Arc::clone(&stay.post));
+        self.worker.settler.posts.add(Arc::clone(&stay.post));
     }
 
     fn stay(&self, _: Generation, transport: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
@@ -112,7 +112,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     }
 
     fn depart(&self, _: Generation, cause: TransportError) {
-        self.worker.posts.clear();
+        self.worker.settler.posts.clear();
         self.worker.acceptor.set_control(None);
         if !self.supervised {
             self.worker.progress.end(Err(cause));

@@ -11,7 +11,6 @@ mod settle;
 mod supervise;
 mod tenant;
 mod transport;
-mod unconfirmed;
 mod watch;
 mod worker;
 

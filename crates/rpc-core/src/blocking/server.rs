@@ -229,11 +229,11 @@ impl<T: Transport, S: Service> Server<T, S> {
         worker.wind_up(deadline);
         let closed = deadline_after(Instant::now(), CLOSE_LIMIT);
         worker.progress.wait_over(closed);
-        if worker.at_work.count() == 0 {
+        if worker.settler.at_work.count() == 0 {
             // Nothing holds them any more, so this is a moment.
             worker.progress.wait_gone(worker.acceptor.stuck(), closed);
         }
-        DrainReport::new(self.stats(), worker.at_work.count())
+        DrainReport::new(self.stats(), worker.settler.at_work.count())
     }
 
     /// Takes no more requests; what is returned is disconnected when nothing more can come.
@@ -241,7 +241,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         self.worker.progress.stop(until);
         // No other transport is made.
         self.cell.close();
-        let posts = self.worker.posts.all();
+        let posts = self.worker.settler.posts.all();
         let consumers = posts
             .iter()
             .flat_map(|post| post.consumers.iter().map(|id| (&post.transport, *id)));

@@ -1,113 +1,39 @@
-//! How the blocking server settles: reply, confirm, acknowledge, in this order.
-//!
-//! Whoever has an answer sends it on its way; the settler's thread acknowledges when the confirm has
-//! come. Where it is known already, there is nothing to wait for, and it is done at once.
+//! How the blocking server publishes and acknowledges: in the thread that has something to say.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
-use rpc_proto::server::{AfterForward, AfterReply, Forwarded, Job, Settlement, Verdict};
-use rpc_proto::{AckToken, TransportError, deadline_after};
+use rpc_proto::server::{Job, Verdict};
+use rpc_proto::{AckToken, Address, Message, TransportError, deadline_after};
 
 use super::Transport;
 use super::supervise::begin_to_close;
 use super::worker::{Task, Worker};
-use crate::server::{Origin, Post, reply_limit, warn_of_given_up};
-use crate::{Confirm, Fate, Service};
+use crate::server::{Origin, Post, Settler, Settles, Then, Waiting, reply_limit, warn_of_given_up};
+use crate::{Fate, Service, park};
 
-/// What comes after a confirm.
-pub(super) enum Then {
-    Forward(AfterForward),
-    Reply(AfterReply),
-}
-
-impl<T: Transport, S: Service> Worker<T, S> {
-    /// Sends the reply on its way, or settles at once where there is none.
-    pub(super) fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
-        origin.answered(&settlement);
-        match settlement {
-            Settlement::Reply { to, message, then } => {
-                let outlet = self.posts.outlet(&origin.post);
-                let limit = reply_limit(self.settle_timeout, outlet.is_blocked(), &message);
-                let until = deadline_after(Instant::now(), limit);
-                let confirm = outlet.publish(&to, message, until);
-                self.await_confirm(confirm, until, Then::Reply(then), origin);
-            }
-            Settlement::Settle(verdict) => {
-                self.carry_out(verdict, &origin.post);
-                origin.settled();
-            }
-        }
+impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
+    fn settler(&self) -> &Settler<T> {
+        &self.settler
     }
 
-    /// What joined a request may have come by another transport.
-    pub(super) fn settle_joined(&self, joined: Vec<Settlement>) {
-        for settlement in joined {
-            match self.posts.of(settlement.consumer()) {
-                Some(post) => self.settle(settlement, Origin::joined(post)),
-                // It went back with its transport.
-                None => self.at_work.end(),
-            }
-        }
-    }
-
-    pub(super) fn await_confirm(
-        &self,
-        confirm: Result<Confirm, TransportError>,
-        until: Instant,
+    fn publish(
+        self: &Arc<Self>,
+        on: Arc<T>,
+        to: Address,
+        message: Message,
         then: Then,
         origin: Origin<T>,
     ) {
-        let known = match confirm {
-            Ok(confirm) => self.sent.push(confirm, until, (then, origin)),
-            Err(error) => Some((Err(error), (then, origin))),
-        };
-        if let Some((confirmed, (then, origin))) = known {
-            self.confirmed(confirmed.as_ref().map(|&()| ()), then, origin);
-        }
+        let limit = reply_limit(self.settler.timeout, on.is_blocked(), &message);
+        let until = deadline_after(Instant::now(), limit);
+        let confirm = on.publish(&to, message, until);
+        self.await_confirm(confirm, until, then, origin);
     }
 
-    /// Acknowledges what is confirmed, as long as the server lives.
-    pub(super) fn settle_all(&self) {
-        self.sent.settle_all(|confirmed, (then, origin)| {
-            self.confirmed(confirmed.as_ref().map(|&()| ()), then, origin);
-        });
-    }
-
-    fn confirmed(&self, confirmed: Result<(), &TransportError>, then: Then, origin: Origin<T>) {
-        if let Err(error) = confirmed {
-            tracing::debug!(%error, "a message could not be delivered");
-        }
-        let verdict = match then {
-            Then::Reply(then) => {
-                let verdict = then.handle_publish(confirmed);
-                self.carry_out(verdict, &origin.post);
-                return origin.settled();
-            }
-            Then::Forward(then) => match then.handle_publish(confirmed) {
-                Forwarded::Settle(verdict) => verdict,
-                Forwarded::Run(job) => return self.run_here(*job, origin),
-            },
-        };
-        // What is passed on is not done with.
-        self.carry_out(verdict, &origin.post);
-    }
-
-    /// A request that could not be passed on to quarantine waits for a worker like all others.
-    fn run_here(&self, job: Job, mut origin: Origin<T>) {
-        origin.turn = None;
-        if let Err((Task::Run(job), origin)) = self.accepted.push((Task::Run(job), origin)) {
-            self.settle(job.hand_back(Instant::now()), origin);
-        }
-    }
-
-    /// Acknowledges before the request runs.
-    pub(super) fn ack_first(&self, token: AckToken, post: &Post<T>) -> Result<(), TransportError> {
-        let acked = post.transport.ack(token);
-        note(post, acked.as_ref().map(|&()| ()));
-        acked
-    }
-
-    fn carry_out(&self, verdict: Verdict, post: &Post<T>) {
+    fn carry_out(self: &Arc<Self>, verdict: Verdict, origin: Origin<T>) {
+        let post = &origin.post;
         let transport = &post.transport;
         let settled = match verdict {
             // Each would take its time, and others wait behind it.
@@ -122,7 +48,35 @@ impl<T: Transport, S: Service> Worker<T, S> {
             Verdict::Settled => Ok(()),
         };
         note(post, settled.as_ref().map(|&()| ()));
-        self.at_work.end();
+        self.settler.at_work.end();
+        origin.settled();
+    }
+
+    /// It waits for a worker like all others.
+    fn run_here(self: &Arc<Self>, job: Job, origin: Origin<T>) {
+        if let Err((Task::Run(job), origin)) = self.accepted.push((Task::Run(job), origin)) {
+            self.settle(job.hand_back(Instant::now()), origin);
+        }
+    }
+}
+
+impl<T: Transport, S: Service> Worker<T, S> {
+    /// Acknowledges what is confirmed, as long as the server lives.
+    pub(super) fn settle_all(self: &Arc<Self>) {
+        let mut waiting = Waiting::default();
+        let sent = &self.settler.sent;
+        while let Some(until) = sent.look(&mut waiting, |confirmed, (then, origin)| {
+            self.confirmed(confirmed, then, origin);
+        }) {
+            park::block_on_until(pin!(sent.rung()), until);
+        }
+    }
+
+    /// Acknowledges before the request runs.
+    pub(super) fn ack_first(&self, token: AckToken, post: &Post<T>) -> Result<(), TransportError> {
+        let acked = post.transport.ack(token);
+        note(post, acked.as_ref().map(|&()| ()));
+        acked
     }
 }
 

@@ -20,16 +20,14 @@ use rpc_proto::server::{
     Accepted, Acceptor, Begun, Ending, Finished, Forward, Intake, Job, Part, Request, Running,
     Settlement,
 };
-use rpc_proto::{Cancellation, Delivery, ErrorKind, LONGEST_WAIT, TransportError, deadline_after};
+use rpc_proto::{Cancellation, Delivery, ErrorKind, TransportError, deadline_after};
 
 use super::Transport;
 use super::line::Line;
 use super::progress::Progress;
-use super::settle::Then;
-use super::unconfirmed::Unconfirmed;
 use super::watch::{Seat, Task as Watched, Watch};
 use crate::server::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, await_turn,
+    CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Settler, Settles, await_turn,
     catch_unwind, life, race, unix_ms,
 };
 use crate::{Observer, Service, Work, park};
@@ -38,8 +36,7 @@ use crate::{Observer, Service, Work, park};
 pub(super) struct Worker<T, S> {
     service: S,
     pub(super) acceptor: Acceptor,
-    pub(super) posts: Posts<T>,
-    pub(super) at_work: AtWork,
+    pub(super) settler: Settler<T>,
     pub(super) progress: Arc<Progress>,
     /// What waits for a worker.
     pub(super) accepted: Line<(Task, Origin<T>)>,
@@ -47,11 +44,8 @@ pub(super) struct Worker<T, S> {
     /// waiting for these, so each has a thread of its own.
     forwards: Line<(Task, Origin<T>)>,
     suspects: Line<(Task, Origin<T>)>,
-    /// What waits for its confirm.
-    pub(super) sent: Unconfirmed<(Then, Origin<T>)>,
     watch: Watch<T>,
     observer: Option<Arc<dyn Observer>>,
-    pub(super) settle_timeout: Duration,
     runtime: Runtime,
 }
 
@@ -82,16 +76,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         Self {
             service,
             acceptor,
-            posts: Posts::new(),
-            at_work: AtWork::default(),
+            settler: Settler::new(settle_timeout),
             progress: Arc::default(),
             accepted: Line::new(),
             forwards: Line::new(),
             suspects: Line::new(),
-            sent: Unconfirmed::new(settle_timeout),
             watch: Watch::new(),
             observer,
-            settle_timeout: settle_timeout.min(LONGEST_WAIT),
             runtime,
         }
     }
@@ -130,7 +121,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
 
     /// Takes a delivery in, for a worker to answer.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
-        self.at_work.begin();
+        self.settler.at_work.begin();
         let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
         let accepted = intake.accept(delivery, Instant::now(), unix_ms());
         origin.turn = self.acceptor.arrive(&accepted);
@@ -192,8 +183,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 }
             }
         }
-        park::block_on_until(pin!(self.at_work.idle()), until);
-        self.sent.close();
+        park::block_on_until(pin!(self.settler.at_work.idle()), until);
+        self.settler.sent.close();
         self.watch.close();
     }
 
@@ -218,12 +209,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         match task {
             Task::Run(job) => return self.begin(job, origin),
             Task::Settle(settlement) => self.settle(settlement, origin),
-            Task::Forward(forward) => {
-                let Forward { to, message, then } = *forward;
-                let until = deadline_after(Instant::now(), self.settle_timeout);
-                let confirm = origin.post.transport.publish(&to, message, until);
-                self.await_confirm(confirm, until, Then::Forward(then), origin);
-            }
+            Task::Forward(forward) => self.forward(*forward, origin),
         }
         Place::Mine
     }
@@ -236,7 +222,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 match then.handle_ack(Instant::now(), acked.as_ref().map(|&()| ())) {
                     Ok((request, running)) => return self.run(request, running, origin),
                     Err(joined) => {
-                        self.at_work.end();
+                        self.settler.at_work.end();
                         origin.settled();
                         self.settle_joined(joined);
                     }
@@ -281,7 +267,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         answer.map_or_else(|Panicked| Ending::Panicked, Ending::Answered)
     }
 
-    fn finish(&self, running: Running, ending: Ending, origin: Origin<T>) {
+    fn finish(self: &Arc<Self>, running: Running, ending: Ending, origin: Origin<T>) {
         let Finished { settlement, joined } = running.finish(Instant::now(), ending);
         self.settle(settlement, origin);
         self.settle_joined(joined);

@@ -62,8 +62,10 @@ impl<T: Transport, S: Service> Plan<T, S> {
             options.settle_timeout,
             options.observer.0.clone(),
         );
+        let worker = Arc::new(worker);
+        worker.spawn(Arc::clone(&worker).settle_all());
         let house = House {
-            worker: Arc::new(worker),
+            worker,
             queue: options.queue,
             quarantine,
             prefetch: options.prefetch,
@@ -193,7 +195,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         // No other transport is made.
         self.cell.close();
         let soon = deadline.min(deadline_after(now, CANCEL_LIMIT));
-        for post in worker.posts.all() {
+        for post in worker.settler.posts.all() {
             for &consumer in &post.consumers {
                 // An error means that the transport has ended, and the consumer with it.
                 let _ = timeout_at(soon.into(), post.transport.cancel(consumer)).await;
@@ -202,10 +204,10 @@ impl<T: Transport, S: Service> Server<T, S> {
         // Not before: what is handed back would come here again.
         worker.acceptor.drain();
         worker.slots.close();
-        let _ = timeout_at(deadline.into(), worker.at_work.idle()).await;
+        let _ = timeout_at(deadline.into(), worker.settler.at_work.idle()).await;
         self.stage.send_replace(Stage::Done);
         let _ = timeout(CLOSE_LIMIT, &mut self.life).await;
-        DrainReport::new(worker.acceptor.stats(), worker.at_work.count())
+        DrainReport::new(worker.acceptor.stats(), worker.settler.at_work.count())
     }
 }
 

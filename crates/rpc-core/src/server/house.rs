@@ -80,7 +80,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 
     fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
         self.worker.acceptor.set_control(stay.post.control.clone());
-        self.worker.posts.add(Arc::clone(&stay.post));
+        self.worker.settler.posts.add(Arc::clone(&stay.post));
     }
 
     async fn stay(&self, _: Generation, _: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
@@ -137,7 +137,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     }
 
     fn depart(&self, _: Generation, cause: TransportError) {
-        self.worker.posts.clear();
+        self.worker.settler.posts.clear();
         self.worker.acceptor.set_control(None);
         if !self.supervised {
             self.ended.send_replace(Some(Err(cause)));
@@ -194,6 +194,8 @@ async fn receive<T: Transport, S: Service>(
     let intake = worker.acceptor.intake(lane);
     while let Some(delivery) = consumer.recv().await? {
         worker.take(&intake, delivery, &post);
+        // Where there is always more and nothing has to wait, others must have their turn.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(())
 }

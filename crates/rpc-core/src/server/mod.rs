@@ -12,8 +12,10 @@ mod panic;
 mod posts;
 #[cfg(feature = "tokio")]
 mod settle;
+mod settling;
 mod told;
 mod turn;
+mod unconfirmed;
 #[cfg(feature = "tokio")]
 mod worker;
 
@@ -28,12 +30,14 @@ pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
+pub(crate) use self::settling::{Settler, Settles, Then};
 pub(crate) use self::told::Origin;
 #[cfg(feature = "blocking")]
 pub(crate) use self::turn::await_turn;
 pub(crate) use self::turn::life;
 #[cfg(feature = "tokio")]
-use self::turn::turn_comes;
+use self::turn::{is_turn, turn_comes};
+pub(crate) use self::unconfirmed::{Unconfirmed, Waiting};
 pub(crate) use crate::race::{First, race};
 
 /// How long a reply may take to be confirmed.

@@ -10,6 +10,13 @@ use rpc_proto::{Expiration, LONGEST_WAIT, Message};
 #[cfg(feature = "blocking")]
 use crate::park;
 
+/// Whether there is nothing to wait for.
+#[cfg(feature = "tokio")]
+pub(crate) fn is_turn(turn: &mut Option<Turn>, deadline: Instant) -> bool {
+    turn.as_mut()
+        .is_none_or(|turn| turn.poll_begin(Instant::now(), deadline).is_none())
+}
+
 /// Waits in a task.
 #[cfg(feature = "tokio")]
 pub(crate) async fn turn_comes(turn: &mut Option<Turn>, deadline: Instant) {

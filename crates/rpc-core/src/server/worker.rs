@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Begun, Due, Ending, Finished, Forward, Forwarded, Intake, Job, Request,
-    Running,
+    Accepted, Acceptor, Begun, Due, Ending, Finished, Intake, Job, Request, Running,
 };
-use rpc_proto::{Address, Delivery, LONGEST_WAIT, Message, deadline_after};
+use rpc_proto::{Address, Delivery, Message, deadline_after};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::{
-    AtWork, CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind, life,
-    race, turn_comes, unix_ms,
+    CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Settler, Settles, catch_unwind,
+    is_turn, life, race, turn_comes, unix_ms,
 };
 use crate::{Answer, Observer, Service, Transport, Work};
 
@@ -25,16 +24,17 @@ use crate::{Answer, Observer, Service, Transport, Work};
 pub(super) struct Worker<T, S> {
     pub(super) service: S,
     pub(super) acceptor: Acceptor,
-    pub(super) posts: Posts<T>,
-    pub(super) at_work: AtWork,
+    pub(super) settler: Settler<T>,
     /// One permit for each handler that may run; closed to wake those that wait when no further one
     /// may begin.
     pub(super) slots: Arc<Semaphore>,
     /// Bounded by the prefetch: the broker sends no more than that unsettled.
     jobs: Mutex<JoinSet<()>>,
     observer: Option<Arc<dyn Observer>>,
-    pub(super) settle_timeout: Duration,
 }
+
+/// The right to run a handler; a suspect needs none.
+type Slot = Option<OwnedSemaphorePermit>;
 
 impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn new(
@@ -47,29 +47,30 @@ impl<T: Transport, S: Service> Worker<T, S> {
         Self {
             service,
             acceptor,
-            posts: Posts::new(),
-            at_work: AtWork::default(),
+            settler: Settler::new(settle_timeout),
             slots: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
             jobs: Mutex::default(),
             observer,
-            settle_timeout: settle_timeout.min(LONGEST_WAIT),
         }
     }
 
-    /// Takes a delivery in, and does all that is to be done for it in a task of its own.
+    /// Takes a delivery in, and does at once what can be done at once. What has to wait is done in a
+    /// task of its own.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
-        self.at_work.begin();
+        self.settler.at_work.begin();
         let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
         let accepted = intake.accept(delivery, Instant::now(), unix_ms());
         origin.turn = self.acceptor.arrive(&accepted);
-        let worker = Arc::clone(self);
         match accepted {
-            Accepted::Job(job) => self.spawn(async move { worker.work(job, origin).await }),
-            Accepted::Settlement(settlement) => {
-                self.spawn(async move { worker.settle(settlement, origin).await });
-            }
+            Accepted::Job(job) => self.start(job, origin),
+            Accepted::Settlement(settlement) => self.settle(settlement, origin),
             Accepted::Forward(forward) => {
-                self.spawn(async move { worker.forward(*forward, origin).await });
+                let worker = Arc::clone(self);
+                self.spawn(async move {
+                    let until = deadline_after(Instant::now(), life(&forward.message));
+                    turn_comes(&mut origin.turn, until).await;
+                    worker.forward(*forward, origin);
+                });
             }
             // Settled together with the one that runs.
             Accepted::Joined => {}
@@ -81,52 +82,100 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self.jobs().abort_all();
     }
 
-    /// Answers one request.
-    async fn work(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
+    /// Begins with a request now if its turn has come, or when it comes.
+    pub(super) fn start(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
+        if !origin.is_suspect()
+            && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+        {
+            if is_turn(origin.turn(&self.acceptor), job.deadline()) {
+                return self.begin(job, Some(slot), origin);
+            }
+            let worker = Arc::clone(self);
+            return self.spawn(async move { worker.wait_for_turn(job, Some(slot), origin).await });
+        }
+        let worker = Arc::clone(self);
+        self.spawn(async move { worker.wait_for_slot(job, origin).await });
+    }
+
+    async fn wait_for_slot(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
         // Those that wait for a suspect hold their slots: it has a place of its own.
         let slot = if origin.is_suspect() {
             None
         } else {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-                return self.settle(job.hand_back(Instant::now()), origin).await;
+                return self.settle(job.hand_back(Instant::now()), origin);
             };
             Some(slot)
         };
-        turn_comes(origin.turn(&self.acceptor), job.deadline()).await;
+        origin.turn(&self.acceptor);
+        self.wait_for_turn(job, slot, origin).await;
+    }
+
+    async fn wait_for_turn(self: &Arc<Self>, job: Job, slot: Slot, mut origin: Origin<T>) {
+        turn_comes(&mut origin.turn, job.deadline()).await;
+        self.begin(job, slot, origin);
+    }
+
+    fn begin(self: &Arc<Self>, job: Job, slot: Slot, origin: Origin<T>) {
         match job.begin(Instant::now()) {
-            Begun::Run(request, running) => self.run(request, running, slot, origin).await,
+            Begun::Run(request, running) => self.run(request, running, slot, origin),
             Begun::AckFirst(token, then) => {
-                let acked = self.ack_first(token, &origin.post).await;
-                let acked = acked.as_ref().map(|&()| ());
-                match then.handle_ack(Instant::now(), acked) {
-                    Ok((request, running)) => self.run(request, running, slot, origin).await,
-                    Err(joined) => {
-                        self.at_work.end();
-                        origin.settled();
-                        self.settle_joined(joined);
+                let worker = Arc::clone(self);
+                self.spawn(async move {
+                    let acked = worker.ack_first(token, &origin.post).await;
+                    let acked = acked.as_ref().map(|&()| ());
+                    match then.handle_ack(Instant::now(), acked) {
+                        Ok((request, running)) => worker.run(request, running, slot, origin),
+                        Err(joined) => {
+                            worker.settler.at_work.end();
+                            origin.settled();
+                            worker.settle_joined(joined);
+                        }
                     }
-                }
+                });
             }
             Begun::Settle(settlement) => {
                 drop(slot);
-                self.settle(settlement, origin).await;
+                self.settle(settlement, origin);
             }
             Begun::Joined => {}
         }
     }
 
-    async fn run(
+    /// Runs a handler: here, if it answers at once.
+    fn run(
         self: &Arc<Self>,
         request: Request,
-        mut running: Running,
-        mut slot: Option<OwnedSemaphorePermit>,
+        running: Running,
+        slot: Slot,
         mut origin: Origin<T>,
     ) {
         origin.runs();
-        let post = &origin.post;
         let ending = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ending::Answered(answer),
-            Ok(Work::Async(work)) => {
+            Err(Panicked) => Ending::Panicked,
+            Ok(work) => {
+                let worker = Arc::clone(self);
+                return self.spawn(async move { worker.attend(work, running, slot, origin).await });
+            }
+        };
+        // The slot is for handlers. That the reply is still on its way is bounded by the prefetch.
+        drop(slot);
+        self.finish(running, ending, origin);
+    }
+
+    /// Stays with a handler that takes its time.
+    async fn attend(
+        self: &Arc<Self>,
+        work: Work,
+        mut running: Running,
+        mut slot: Slot,
+        origin: Origin<T>,
+    ) {
+        let post = &origin.post;
+        let ending = match work {
+            Work::Ready(answer) => Ending::Answered(answer),
+            Work::Async(work) => {
                 let cancelled = running.cancellation().cancelled();
                 let work = pin!(race(CatchUnwind::new(work), cancelled));
                 match self.watch(work, &mut running, post).await {
@@ -136,14 +185,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     None => Ending::TimedOut,
                 }
             }
-            Ok(Work::Blocking(work)) => self.offload(work, &mut running, &mut slot, post).await,
-            Err(Panicked) => Ending::Panicked,
+            Work::Blocking(work) => self.offload(work, &mut running, &mut slot, post).await,
         };
-        // The slot is for handlers. That the reply is still on its way is bounded by the prefetch.
         drop(slot);
+        self.finish(running, ending, origin);
+    }
+
+    fn finish(self: &Arc<Self>, running: Running, ending: Ending, origin: Origin<T>) {
         let Finished { settlement, joined } = running.finish(Instant::now(), ending);
         self.settle_joined(joined);
-        self.settle(settlement, origin).await;
+        self.settle(settlement, origin);
     }
 
     /// Waits for work while its clock runs; nothing when it does not come back.
@@ -178,7 +229,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         &self,
         work: Box<dyn FnOnce() -> Answer + Send>,
         running: &mut Running,
-        slot: &mut Option<OwnedSemaphorePermit>,
+        slot: &mut Slot,
         post: &Arc<Post<T>>,
     ) -> Ending {
         let turn = Arc::new(Turn::default());
@@ -204,24 +255,6 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     drop((given_up, slot));
                 });
                 Ending::TimedOut
-            }
-        }
-    }
-
-    /// Passes a request on to quarantine, or runs it here if that cannot be.
-    async fn forward(self: &Arc<Self>, forward: Forward, mut origin: Origin<T>) {
-        let Forward { to, message, then } = forward;
-        let until = deadline_after(Instant::now(), life(&message));
-        turn_comes(&mut origin.turn, until).await;
-        let sent = self.send(&origin.post.transport, &to, message).await;
-        if let Err(error) = &sent {
-            tracing::debug!(%error, "a request could not be passed on to quarantine");
-        }
-        match then.handle_publish(sent.as_ref().map(|&()| ())) {
-            Forwarded::Settle(verdict) => self.carry_out(verdict, &origin.post).await,
-            Forwarded::Run(job) => {
-                origin.turn = None;
-                self.work(*job, origin).await;
             }
         }
     }

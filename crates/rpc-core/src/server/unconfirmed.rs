@@ -1,17 +1,16 @@
-//! What was handed over and is not confirmed yet, and the one thread that waits for all of it.
+//! What was handed over and is not confirmed yet, and the one thread or task that waits for all of it.
 //!
 //! A broker confirms about in order, but one confirm that never comes must not hold up those behind
-//! it: their requests would not be acknowledged for as long. So the thread looks at all that is open
+//! it: their requests would not be acknowledged for as long. So the settler looks at all that is open
 //! whenever something has happened to any. All share one waker, which is registered by whoever hands
-//! over: the thread sleeps on until there is something to settle.
+//! over: the settler sleeps on until there is something to settle.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rpc_proto::{TransportError, deadline_after};
@@ -22,22 +21,25 @@ use crate::Confirm;
 type Verdict = Result<(), TransportError>;
 
 /// Messages that wait for their confirm, each with what comes after it.
-pub(super) struct Unconfirmed<I> {
+pub(crate) struct Unconfirmed<I> {
     state: Mutex<State<I>>,
     bell: Arc<Bell>,
     waker: Waker,
-    /// The longest that the thread sleeps. Who hands over need not wake it for a deadline that is
+    /// The longest that the settler sleeps. Who hands over need not wake it for a deadline that is
     /// further away than that.
     nap: Duration,
 }
 
 struct State<I> {
-    /// What has come since the thread looked last.
+    /// What has come since the settler looked last.
     come: Vec<Open<I>>,
     closed: bool,
-    /// When the thread looks again by itself.
+    /// When the settler looks again by itself.
     looks_at: Option<Instant>,
 }
+
+/// What the settler has taken over and still waits for.
+pub(crate) struct Waiting<I>(VecDeque<Open<I>>);
 
 struct Open<I> {
     confirm: Confirm,
@@ -47,7 +49,7 @@ struct Open<I> {
 
 impl<I> Unconfirmed<I> {
     /// For messages that as a rule have so long for their confirm.
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         let bell = Arc::new(Bell::default());
         let state = State {
             come: Vec::new(),
@@ -64,18 +66,21 @@ impl<I> Unconfirmed<I> {
 
     /// A message was handed over. What is known already is given back with its verdict; so is
     /// everything once this is closed, after a wait.
-    pub(super) fn push(
+    pub(crate) fn push(
         &self,
         mut confirm: Confirm,
         until: Instant,
         item: I,
     ) -> Option<(Verdict, I)> {
+        if let Some(verdict) = confirm.try_take() {
+            return Some((verdict, item));
+        }
         let mut state = self.lock();
         if state.closed {
             drop(state);
             return Some((confirm.wait(until), item));
         }
-        // Under the lock, so that the thread finds in here whatever it is woken for.
+        // Under the lock, so that the settler finds in here whatever it is woken for.
         let mut context = Context::from_waker(&self.waker);
         if let Poll::Ready(verdict) = Pin::new(&mut confirm).poll(&mut context) {
             return Some((verdict, item));
@@ -93,46 +98,58 @@ impl<I> Unconfirmed<I> {
         None
     }
 
-    /// Hands each on as soon as its verdict has come or its time is up, until this is closed and none
-    /// is left.
-    pub(super) fn settle_all(&self, mut settle: impl FnMut(Verdict, I)) {
-        self.bell.is_for(thread::current());
-        let mut open = VecDeque::new();
-        loop {
-            let now = Instant::now();
-            let mut state = self.lock();
-            open.extend(state.come.drain(..));
-            if open.is_empty() && state.closed {
-                return;
-            }
-            let first = open.iter().map(|one: &Open<I>| one.until).min();
-            let nap = deadline_after(now, self.nap);
-            let looks_at = first.map_or(nap, |first| first.min(nap));
-            state.looks_at = Some(looks_at);
-            drop(state);
-            let mut place = 0;
-            while let Some(one) = open.get_mut(place) {
-                match one.verdict(now) {
-                    Some(verdict) => {
-                        if let Some(one) = open.remove(place) {
-                            settle(verdict, one.item);
-                        }
-                    }
-                    None => place += 1,
-                }
-            }
-            self.bell.wait(looks_at);
+    /// Hands each on whose verdict has come or whose time is up. Returns until when there is nothing
+    /// more to do, unless [`rung`](Self::rung) says otherwise; nothing when this is closed and none is
+    /// left. For one settler only.
+    pub(crate) fn look(
+        &self,
+        Waiting(open): &mut Waiting<I>,
+        mut settle: impl FnMut(Verdict, I),
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        open.extend(state.come.drain(..));
+        if open.is_empty() && state.closed {
+            return None;
         }
+        let first = open.iter().map(|one| one.until).min();
+        let nap = deadline_after(now, self.nap);
+        let looks_at = first.map_or(nap, |first| first.min(nap));
+        state.looks_at = Some(looks_at);
+        drop(state);
+        let mut place = 0;
+        while let Some(one) = open.get_mut(place) {
+            match one.verdict(now) {
+                Some(verdict) => {
+                    if let Some(one) = open.remove(place) {
+                        settle(verdict, one.item);
+                    }
+                }
+                None => place += 1,
+            }
+        }
+        Some(looks_at)
+    }
+
+    /// Waits until something has happened since the last look. Cancel safe, and needs no runtime.
+    pub(crate) async fn rung(&self) {
+        poll_fn(|context| self.bell.poll(context)).await;
     }
 
     /// Lets nothing further in.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.waker.wake_by_ref();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I> Default for Waiting<I> {
+    fn default() -> Self {
+        Self(VecDeque::new())
     }
 }
 
@@ -145,33 +162,31 @@ impl<I> Open<I> {
     }
 }
 
-/// Wakes one thread, and not again before that has looked.
+/// Wakes the settler, and not again before that has looked.
 #[derive(Default)]
 struct Bell {
     rung: AtomicBool,
-    /// A lock, so that either the thread sees that it was rung for, or the ringer sees the thread.
-    thread: Mutex<Option<Thread>>,
+    settler: Mutex<Option<Waker>>,
 }
 
 impl Bell {
-    fn is_for(&self, thread: Thread) {
-        *self.thread() = Some(thread);
-    }
-
-    /// Waits until it is rung, or until then.
-    fn wait(&self, until: Instant) {
-        // Acquire, to see what whoever rang has done.
-        while !self.rung.swap(false, Ordering::Acquire) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.rung.load(Ordering::Relaxed) {
+            // Acquire, to see what whoever rang has done.
+            self.rung.swap(false, Ordering::Acquire);
+            return Poll::Ready(());
+        }
+        // Before the second look: either that sees that it was rung, or the ringer sees the waker.
+        *self.settler() = Some(context.waker().clone());
+        if self.rung.swap(false, Ordering::AcqRel) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
     }
 
-    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    fn settler(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.settler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,23 +199,26 @@ impl Wake for Bell {
         if self.rung.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Some(thread) = &*self.thread() {
-            thread.unpark();
-        }
+        // Not under the lock: to wake a task may run it.
+        let settler = self.settler().take();
+        settler.into_iter().for_each(Waker::wake);
     }
 }
 
-/// Short limits need not keep an idle thread busy: they wake it.
+/// Short limits need not keep an idle settler busy: they wake it.
 const SHORTEST_NAP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
+    use std::thread;
 
     use rpc_proto::ErrorKind;
 
     use super::*;
+    use crate::park;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -212,9 +230,13 @@ mod tests {
         let (sender, settled) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                unconfirmed.settle_all(|verdict, item| {
+                let mut waiting = Waiting::default();
+                let settle = |verdict: Verdict, item| {
                     let _ = sender.send((item, verdict.err().map(|error| error.kind())));
-                });
+                };
+                while let Some(until) = unconfirmed.look(&mut waiting, settle) {
+                    park::block_on_until(pin!(unconfirmed.rung()), until);
+                }
             });
             work(&unconfirmed, &settled);
             unconfirmed.close();
