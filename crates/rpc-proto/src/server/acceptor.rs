@@ -353,6 +353,10 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
 /// What makes a request the same as another, if answers are kept and it says.
 fn identity(shared: &Shared, message: &Message) -> Option<Identity> {
     shared.policy.dedup.as_ref()?;
+    if message.body.len() > shared.policy.max_request {
+        // It is refused, and not looked at.
+        return None;
+    }
     let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
     let method = message.kind.clone();
     if is(Mutant::DedupByMethod) {

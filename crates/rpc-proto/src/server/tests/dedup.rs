@@ -123,6 +123,18 @@ fn a_key_that_another_request_has_gets_no_foreign_answer() {
     }
 }
 
+#[test]
+fn a_body_over_the_limit_is_refused_as_that_and_not_looked_up() {
+    let now = epoch();
+    let server = server();
+    let (_, running) = run(job(server.accept(attempt(now, "a", 1))), now);
+    drop(running.finish(now, ok("1")));
+    let mut long = attempt(now, "b", 2);
+    long.message.body = Bytes::from(vec![b'1'; 101]);
+    let status = status(settlement(server.accept(long)));
+    assert_eq!(status.reason(), Some(&Reason::MessageTooLarge));
+}
+
 /// A store that notes when it is asked, and looks whether the table of what runs can be had then.
 #[derive(Debug, Default)]
 struct Asked {
