@@ -143,6 +143,10 @@ impl Worker {
         let Some(work) = self.running.get_mut(&number) else {
             return;
         };
+        if now >= work.running.deadline() {
+            // The process was stopped meanwhile, and the end of the handler is due as well.
+            return;
+        }
         let due = work.running.poll(now);
         let here = work.origin.generation == self.home.generation;
         if let (Some(Due::Notice(to, message)), Some(peer), true) = (due, &mut self.home.peer, here)
