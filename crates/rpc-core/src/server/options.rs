@@ -196,3 +196,56 @@ impl DrainReport {
         Self { stats, unfinished }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: ShortString = ShortString::from_static("numbers");
+
+    #[test]
+    fn a_quorum_queue_with_dead_letters_has_a_quarantine_and_no_other() {
+        let options = ServerOptions::new(QueueSpec::quorum(NAME));
+        let queue = options.quarantine_queue().unwrap();
+        assert_eq!(queue.name, "numbers.quarantine");
+        assert_eq!(
+            (queue.kind, queue.delivery_limit()),
+            (QueueKind::Quorum, Some(23))
+        );
+        let dead = queue.dead_letter_queue().unwrap();
+        assert_eq!(dead, options.queue.dead_letter_queue().unwrap());
+        let limit = options.policy.quarantine.unwrap().limit;
+        assert_eq!(limit, ServerOptions::POISON_LIMIT);
+        for plain in [
+            QueueSpec::durable(NAME).with_dead_letter(),
+            QueueSpec::quorum(NAME).without_dead_letter(),
+            QueueSpec::new(NAME, QueueKind::Quorum),
+            QueueSpec::new(NAME, QueueKind::Passive),
+            QueueSpec::quorum(ShortString::new("x".repeat(250)).unwrap()),
+        ] {
+            assert_eq!(ServerOptions::new(plain).quarantine_queue(), None);
+        }
+    }
+
+    #[test]
+    fn a_quarantine_agrees_with_its_queue_on_how_many_dead_letters_are_kept() {
+        let spec = QueueSpec::quorum(NAME).with_dead_letters_kept(7);
+        let queue = ServerOptions::new(spec.clone()).quarantine_queue().unwrap();
+        let dead = queue.dead_letter_queue().unwrap().unwrap();
+        assert_eq!(dead.max_length(), Some(7));
+        assert!(dead.keeps_newest());
+        assert_eq!(Some(dead), spec.dead_letter_queue().unwrap());
+    }
+
+    #[test]
+    fn a_quarantine_can_be_done_without_and_a_policy_changes_nothing_about_it() {
+        let options = ServerOptions::new(QueueSpec::quorum(NAME));
+        let policy = Policy::new(NAME);
+        let kept = options.clone().with_policy(policy.clone());
+        assert!(kept.quarantine_queue().is_some());
+        let without = options.without_quarantine();
+        assert_eq!(without.quarantine_queue(), None);
+        assert_eq!(without.policy.quarantine, None);
+        assert_eq!(without.with_policy(policy).quarantine_queue(), None);
+    }
+}
