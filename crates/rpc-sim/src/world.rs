@@ -38,7 +38,6 @@ pub(crate) struct Slot {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a handful in a world")]
 pub(crate) enum Process {
     Client(Client),
     Worker(Worker),

@@ -352,12 +352,12 @@ impl<W> Broker<W> {
         };
         queue.drop_expired(now, effects);
         let max = queue.capacity(self.max_ready);
-        let len = match (queue.ownership, queue.turn()) {
-            (Ownership::Shared(_), _) | (_, None) => queue.ready_len(),
+        let room = match (queue.ownership, queue.turn()) {
+            (Ownership::Shared(_), _) | (_, None) => queue.make_room(self.max_ready, effects),
             // An inbox sends on at once, so what waits is in the mailbox.
-            (_, Some(id)) => self.mailbox_len(id),
+            (_, Some(id)) => self.mailbox_len(id) < max,
         };
-        if len >= max {
+        if !room {
             return Err(Refusal::Full {
                 name: name.clone(),
                 max,

@@ -35,8 +35,10 @@ pub struct Turn {
     isolation: Arc<Isolation>,
     part: Part,
     begun: bool,
-    /// Until when it waits for others, from the first time it is asked for.
-    patience: Option<Instant>,
+    /// Since when it is waited for, and how long at most.
+    waits: Option<(Instant, Duration)>,
+    /// It has waited for half of that, and nothing is let in before it.
+    insists: bool,
     /// How often things had changed when it was polled last.
     seen: u64,
 }
@@ -56,6 +58,8 @@ pub(super) struct Isolation {
 struct State {
     forwards: Held,
     suspects: Held,
+    /// Work that lets nothing in before it.
+    insisting: usize,
     /// Nothing begins any more, so nobody waits to.
     draining: bool,
     changes: u64,
@@ -88,6 +92,7 @@ impl Isolation {
             state: Mutex::new(State {
                 forwards: Held::NONE,
                 suspects: Held::NONE,
+                insisting: 0,
                 draining: false,
                 changes: 0,
                 wakers: Vec::new(),
@@ -116,7 +121,8 @@ impl Isolation {
             isolation: Arc::clone(self),
             part,
             begun: false,
-            patience: None,
+            waits: None,
+            insists: false,
             seen: 0,
         }
     }
@@ -157,19 +163,39 @@ impl State {
         }
     }
 
+    /// Whether there is nothing for work to look out for, nor anything that looks out for work.
+    const fn is_quiet(&self) -> bool {
+        self.forwards.is_quiet() && self.suspects.is_quiet() && self.insisting == 0
+    }
+
     /// Whether a turn has nobody to wait for while so much work runs; else when it is worth looking
     /// again though nothing has changed, if ever.
-    fn is_free(&mut self, part: Part, running: usize, now: Instant) -> Result<(), Option<Instant>> {
+    fn is_free(
+        &mut self,
+        turn: &Turn,
+        running: usize,
+        now: Instant,
+    ) -> Result<(), Option<Instant>> {
         let passed_on = self.forwards.out(now);
         let settled = self.suspects.out(now);
         let (forwards, suspects) = (&self.forwards, &self.suspects);
         let alone = running == 0 && suspects.begun == 0;
-        let (free, out) = match part {
+        let (free, out) = match turn.part {
             // Where one is under way already, nothing is won by waiting with the next.
-            Part::Forward => (alone || forwards.begun > 0, None),
+            Part::Forward => (self.insisting == 0 && (alone || forwards.begun > 0), None),
             // The broker sends the next suspect when it has the acknowledgement of the last.
-            Part::Suspect => (alone && forwards.none(), passed_on),
-            Part::Work => (forwards.none() && suspects.none(), passed_on.max(settled)),
+            Part::Suspect => (
+                self.insisting == 0 && alone && forwards.waiting + forwards.begun == 0,
+                passed_on,
+            ),
+            Part::Work => {
+                let begun = forwards.begun + suspects.begun;
+                let waiting = forwards.waiting + suspects.waiting;
+                (
+                    begun == 0 && (waiting == 0 || turn.insists),
+                    passed_on.max(settled),
+                )
+            }
         };
         if free && out.is_none() {
             Ok(())
@@ -186,8 +212,8 @@ impl Held {
         last: Last::Out,
     };
 
-    const fn none(&self) -> bool {
-        self.waiting == 0 && self.begun == 0
+    const fn is_quiet(&self) -> bool {
+        self.waiting == 0 && self.begun == 0 && matches!(self.last, Last::Out)
     }
 
     /// When the last acknowledgement is out, if it is not yet.
@@ -216,40 +242,53 @@ impl Turn {
     /// [changes](Self::changed) before. At the deadline of the request it is in any case: then the
     /// request is refused.
     pub fn poll_begin(&mut self, now: Instant, deadline: Instant) -> Option<Instant> {
-        if self.begun || (self.part == Part::Work && self.isolation.begin_unwatched()) {
+        let unwatched = self.part == Part::Work && !self.insists;
+        if self.begun || (unwatched && self.isolation.begin_unwatched()) {
             self.begun = true;
             return None;
         }
         let left = deadline.saturating_duration_since(now);
-        let patience = *self
-            .patience
-            .get_or_insert_with(|| deadline_after(now, PATIENCE.min(left / 2)));
-        let isolation = &*self.isolation;
+        let (since, patience) = *self
+            .waits
+            .get_or_insert_with(|| (now, PATIENCE.min(left / 2)));
+        let (half, over) = (
+            deadline_after(since, patience / 2),
+            deadline_after(since, patience),
+        );
+        let isolation = Arc::clone(&self.isolation);
         let mut state = isolation.lock();
+        if self.part == Part::Work && now >= half && !self.insists {
+            self.insists = true;
+            state.insisting += 1;
+        }
         self.seen = state.changes;
         let running = isolation.running();
-        let free = state.is_free(self.part, running, now);
+        let free = state.is_free(self, running, now);
         let room = running + state.suspects.begun < isolation.limit.load(Ordering::Relaxed);
         let forced = match self.part {
-            Part::Forward => now >= patience,
+            Part::Forward => now >= over,
             Part::Suspect | Part::Work => {
-                state.draining || now >= deadline || (now >= patience && room)
+                state.draining || now >= deadline || (now >= over && room)
             }
         };
         if let Err(out) = free
             && !forced
         {
-            let latest = if now < patience { patience } else { deadline };
-            return Some(out.map_or(latest, |out| out.min(latest)));
+            let next = [half, over].into_iter().find(|next| now < *next);
+            let next = next.unwrap_or(deadline);
+            return Some(out.map_or(next, |out| out.min(next)));
         }
         self.begun = true;
+        if std::mem::take(&mut self.insists) {
+            state.insisting -= 1;
+        }
         match state.held(self.part) {
             Some(held) => {
                 held.waiting -= 1;
                 held.begun += 1;
             }
             None => {
-                if free.is_ok() {
+                if state.is_quiet() {
                     isolation.word.fetch_and(!WATCHED, Ordering::AcqRel);
                 }
                 isolation.word.fetch_add(ONE, Ordering::AcqRel);
@@ -267,25 +306,26 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if self.part == Part::Work {
-            if self.begun {
-                let before = self.isolation.word.fetch_sub(ONE, Ordering::AcqRel);
-                if before & WATCHED != 0 {
-                    self.isolation.change(|_| {});
-                }
+        let Self {
+            part,
+            begun,
+            insists,
+            ..
+        } = *self;
+        if part == Part::Work && !insists {
+            let one = if begun { ONE } else { 0 };
+            let before = self.isolation.word.fetch_sub(one, Ordering::AcqRel);
+            if before & WATCHED == 0 {
+                return;
             }
-            return;
         }
-        let (part, begun) = (self.part, self.begun);
-        self.isolation.change(|state| {
-            if let Some(held) = state.held(part) {
-                if begun {
-                    held.begun -= 1;
-                    held.last = Last::Now;
-                } else {
-                    held.waiting -= 1;
-                }
+        self.isolation.change(|state| match state.held(part) {
+            Some(held) if begun => {
+                held.begun -= 1;
+                held.last = Last::Now;
             }
+            Some(held) => held.waiting -= 1,
+            None => state.insisting -= usize::from(insists),
         });
     }
 }
@@ -320,12 +360,13 @@ impl Future for Changed<'_> {
     }
 }
 
-/// How long a request waits for others at most, or half the time that it has left.
+/// How long a request waits for others at most, or half the time that it has left. Work that has waited
+/// for half of this lets nothing in before it, or it would never run beside a stream of suspects.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long an acknowledgement that was handed over may still be in this process: client libraries
 /// write from a thread of their own, and the broker does not answer it.
-const SETTLING: Duration = Duration::from_millis(20);
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// Something is in hand, or was, that work must look out for.
 const WATCHED: usize = 1;

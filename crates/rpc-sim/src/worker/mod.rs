@@ -1,7 +1,7 @@
 //! A simulated worker process: the driver of the server steps, without tasks.
 //!
-//! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
-//! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
+//! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot and
+//! a turn, begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
 mod options;
 mod settle;
@@ -9,12 +9,17 @@ mod watch;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use rpc_proto::link::Generation;
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterForward, AfterReply, GivenUp, Intake, Job, Lane as Source, Running,
+    Accepted, Acceptor, AfterForward, AfterReply, Forward, GivenUp, Intake, Job, Lane as Source,
+    Part, Running, Turn,
 };
-use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
+use rpc_proto::{
+    AckToken, Delivery, ErrorKind, Expiration, LONGEST_WAIT, ShortString, deadline_after,
+    wire as form,
+};
 
 use self::options::{policy, topology};
 use self::watch::Watch;
@@ -50,6 +55,10 @@ pub(crate) struct Worker {
     settle_timeout: Micros,
     open: Open,
     waiting: VecDeque<(Job, Origin)>,
+    /// What is to be passed on to quarantine, and until when it is of use.
+    forwards: VecDeque<(Forward, Instant, Origin)>,
+    /// When something that waits for its turn has it at the latest.
+    turn_at: Option<Instant>,
     running: BTreeMap<u64, AtWork>,
     /// Handlers that did not come back by their deadline; without a token each takes a slot.
     away: BTreeMap<u64, Option<GivenUp>>,
@@ -70,8 +79,8 @@ enum Drain {
     Stopped,
 }
 
-/// What the ledger knows a request by.
-#[derive(Clone, Debug)]
+/// What the ledger knows a request by, and its turn until it is settled.
+#[derive(Debug)]
 struct Origin {
     correlation_id: Option<ShortString>,
     /// Of the connection it came by.
@@ -79,6 +88,13 @@ struct Origin {
     redelivered: bool,
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
+    turn: Option<Turn>,
+}
+
+impl Origin {
+    fn part(&self) -> Part {
+        self.turn.as_ref().map_or(Part::Work, Turn::part)
+    }
 }
 
 /// A handler that runs.
@@ -135,12 +151,14 @@ impl Worker {
         Self {
             number,
             home: Home::new(wire, owner, seed, false),
-            acceptor: Acceptor::new(policy(setting)),
+            acceptor: Acceptor::new(policy(setting)).with_concurrency(setting.concurrency),
             intakes: Vec::new(),
             concurrency: setting.concurrency,
             settle_timeout: setting.settle_timeout,
             open: topology(setting),
             waiting: VecDeque::new(),
+            forwards: VecDeque::new(),
+            turn_at: None,
             running: BTreeMap::new(),
             away: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -164,6 +182,7 @@ impl Worker {
             Arrival::News(news) => self.news(wire, ledger, setting, news),
             Arrival::Nothing => {}
         }
+        self.begin_next(wire, ledger, setting);
         self.go_on(wire)
     }
 
@@ -187,11 +206,9 @@ impl Worker {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;
                 }
-                self.begin_next(wire, ledger, setting);
             }
             Wake::Returned(number) => {
                 self.away.remove(&number);
-                self.begin_next(wire, ledger, setting);
             }
             Wake::DrainTimeout => {
                 self.home.close(wire);
@@ -199,6 +216,7 @@ impl Worker {
             }
             Wake::GiveUp(_) | Wake::Retry(_) => {}
         }
+        self.begin_next(wire, ledger, setting);
         self.go_on(wire)
     }
 
@@ -241,7 +259,8 @@ impl Worker {
             .then(|| self.home.poll(wire, || self.open.clone()))
             .flatten();
         let settle = self.sent.values().map(|sent| sent.until).min();
-        let next = dial.into_iter().chain(settle).min();
+        let turn = self.turn_at.map(|at| wire.clock.micros(at));
+        let next = dial.into_iter().chain(settle).chain(turn).min();
         if let Some(at) = next
             && (self.armed == 0 || at < self.armed)
         {
@@ -256,7 +275,8 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.sent.is_empty()
+        let none_waits = self.waiting.is_empty() && self.forwards.is_empty();
+        none_waits && self.running.is_empty() && self.sent.is_empty()
     }
 
     fn move_in(&mut self) {
@@ -342,23 +362,20 @@ impl Worker {
                 u64::from(deliver.redelivered),
             ],
         );
+        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
+        let accepted = intake.accept(delivery, wire.instant(), unix_ms);
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
             generation: self.home.generation,
             redelivered: deliver.redelivered,
             joined: false,
+            turn: self.acceptor.arrive(&accepted),
         };
-        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
-        match intake.accept(delivery, wire.instant(), unix_ms) {
+        match accepted {
             Accepted::Forward(forward) => {
-                let then = Then::Forward(forward.then);
-                self.send(
-                    wire,
-                    ledger,
-                    setting,
-                    (&forward.to, forward.message),
-                    (then, origin),
-                );
+                let life = forward.message.expiration.map(Expiration::as_duration);
+                let until = deadline_after(wire.instant(), life.unwrap_or(LONGEST_WAIT));
+                self.forwards.push_back((*forward, until, origin));
             }
             Accepted::Job(job) => self.waiting.push_back((job, origin)),
             Accepted::Joined => {}

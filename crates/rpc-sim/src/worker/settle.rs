@@ -1,6 +1,6 @@
 //! What goes out of a worker: replies and forwards with their confirms, and verdicts.
 
-use rpc_proto::server::{Forwarded, Settlement, Verdict};
+use rpc_proto::server::{Forward, Forwarded, Part, Settlement, Verdict};
 use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
 
 use super::watch::Watch;
@@ -23,6 +23,9 @@ impl Worker {
         settlement: Settlement,
         mut origin: Origin,
     ) {
+        if origin.part() == Part::Work {
+            origin.turn = None;
+        }
         if origin.joined && !self.is_ours(settlement.consumer()) {
             // It went back with its transport.
             return;
@@ -42,6 +45,25 @@ impl Worker {
                 let then = Then::Reply(then);
                 self.send(wire, ledger, setting, (&to, message), (then, origin));
             }
+        }
+    }
+
+    /// Passes a request on, by the transport that it came by.
+    pub(super) fn pass_on(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        forward: Forward,
+        origin: Origin,
+    ) {
+        let Forward { to, message, then } = forward;
+        let then = Then::Forward(then);
+        if origin.generation == self.home.generation {
+            self.send(wire, ledger, setting, (&to, message), (then, origin));
+        } else {
+            let gone = Err(closed("publish").unsent());
+            self.decide(wire, ledger, setting, then, origin, gone);
         }
     }
 
@@ -112,13 +134,14 @@ impl Worker {
         ledger: &mut Ledger,
         setting: &Setting,
         then: Then,
-        origin: Origin,
+        mut origin: Origin,
         result: Result<(), TransportError>,
     ) {
         let said = result.as_ref().map(|&()| ());
         match then {
             Then::Forward(then) => match then.handle_publish(said) {
                 Forwarded::Run(job) => {
+                    origin.turn = None;
                     self.waiting.push_back((*job, origin));
                     self.begin_next(wire, ledger, setting);
                 }

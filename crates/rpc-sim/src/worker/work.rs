@@ -1,6 +1,10 @@
 //! What runs in a worker: whose turn it is, and how a handler ends.
 
-use rpc_proto::server::{Begun, Due, Ending, Finished, Job, Request, Response, Running};
+use std::time::Instant;
+
+use rpc_proto::server::{
+    Begun, Due, Ending, Finished, Forward, Job, Part, Request, Response, Running,
+};
 use rpc_proto::{Status, TransportError};
 
 use super::{AtWork, Drain, Fate, Origin, Planned, Worker, answer};
@@ -13,22 +17,77 @@ use crate::time::{MS, Micros, span};
 use crate::wire::Wire;
 
 impl Worker {
-    /// Gives free slots to those that wait. Those that may not begin any more need none.
+    /// Does what has its turn, and gives free slots to those that wait.
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        let over = self.drain == Drain::Stopped;
-        while over || self.busy() < self.concurrency {
-            let Some((job, origin)) = self.waiting.pop_front() else {
+        self.turn_at = None;
+        loop {
+            if let Some((forward, origin)) = self.next_forward(wire.instant()) {
+                self.pass_on(wire, ledger, setting, forward, origin);
+            } else if let Some((job, origin)) = self.next_job(wire.instant()) {
+                self.begin(wire, ledger, setting, job, origin);
+            } else {
                 return;
-            };
-            self.begin(wire, ledger, setting, job, origin);
+            }
         }
+    }
+
+    fn next_forward(&mut self, now: Instant) -> Option<(Forward, Origin)> {
+        for place in 0..self.forwards.len() {
+            let (_, until, origin) = &mut self.forwards[place];
+            let wait = origin
+                .turn
+                .as_mut()
+                .and_then(|turn| turn.poll_begin(now, *until));
+            if self.has_turn(wait) {
+                let (forward, _, origin) = self.forwards.remove(place)?;
+                return Some((forward, origin));
+            }
+        }
+        None
+    }
+
+    /// Those that may not begin any more need neither slot nor turn, and a suspect no slot.
+    fn next_job(&mut self, now: Instant) -> Option<(Job, Origin)> {
+        if self.drain == Drain::Stopped {
+            return self.waiting.pop_front();
+        }
+        let mut free = self.concurrency.saturating_sub(self.busy());
+        for place in 0..self.waiting.len() {
+            let (job, origin) = &mut self.waiting[place];
+            if origin.part() == Part::Work {
+                if free == 0 {
+                    continue;
+                }
+                free -= 1;
+                if origin.turn.is_none() {
+                    origin.turn = self.acceptor.work();
+                }
+            }
+            let deadline = job.deadline();
+            let wait = origin
+                .turn
+                .as_mut()
+                .and_then(|turn| turn.poll_begin(now, deadline));
+            if self.has_turn(wait) {
+                return self.waiting.remove(place);
+            }
+        }
+        None
+    }
+
+    /// Whether something need not wait; else looks at it again then.
+    fn has_turn(&mut self, wait: Option<Instant>) -> bool {
+        self.turn_at = [self.turn_at, wait].into_iter().flatten().min();
+        wait.is_none()
     }
 
     /// Slots that are taken: by handlers that run, and by those that were given up when too many
     /// were already.
     fn busy(&self) -> usize {
         let lost = self.away.values().filter(|given_up| given_up.is_none());
-        self.running.len() + lost.count()
+        let apart = |work: &&AtWork| work.origin.part() == Part::Suspect;
+        let running = self.running.values().filter(|work| !apart(work));
+        running.count() + lost.count()
     }
 
     fn begin(
@@ -50,7 +109,12 @@ impl Worker {
                     Ok(work) => self.run(wire, ledger, setting, work, origin, Some(acked)),
                     Err(joined) => {
                         for settlement in joined {
-                            self.settle(wire, ledger, setting, settlement, origin.clone());
+                            let joined = Origin {
+                                correlation_id: origin.correlation_id.clone(),
+                                turn: None,
+                                ..origin
+                            };
+                            self.settle(wire, ledger, setting, settlement, joined);
                         }
                     }
                 }
@@ -227,7 +291,7 @@ impl Worker {
             ledger.finished(record, !matches!(ending, Ending::Cancelled));
         }
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
-        self.settle(wire, ledger, setting, settlement, work.origin.clone());
+        self.settle(wire, ledger, setting, settlement, work.origin);
         for settlement in joined {
             // Their replies say whose they are, and they may be repeated ones.
             let origin = Origin {
@@ -235,6 +299,7 @@ impl Worker {
                 generation: self.home.generation,
                 redelivered: true,
                 joined: true,
+                turn: None,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }

@@ -4,6 +4,7 @@ mod at_most_once;
 mod cancelling;
 mod dedup;
 mod every_delivery;
+mod isolation;
 mod quarantine;
 mod strikes;
 mod turned_away;
