@@ -13,12 +13,17 @@ pub(crate) struct Setting {
     pub(crate) workers: usize,
     pub(crate) calls: Vec<Plan>,
     pub(crate) at_most_once: bool,
+    /// Workers are of the blocking face.
+    pub(crate) blocking: bool,
     /// The queue of the service outlives the broker, and its requests with it.
     pub(crate) durable: bool,
     /// The queue counts failed deliveries.
     pub(crate) quorum: bool,
     /// Suspects run alone; otherwise they come back until the queue's own limit, if it has one.
     pub(crate) quarantine: Option<u32>,
+    /// How often a request may be delivered in vain before a queue that counts gives it up, in
+    /// quarantine over what is allowed there.
+    pub(crate) delivery_limit: u32,
     pub(crate) max_length: Option<usize>,
     pub(crate) dedup: bool,
     pub(crate) admission: bool,
@@ -96,12 +101,14 @@ impl Setting {
             workers,
             calls: Vec::new(),
             at_most_once,
+            blocking: rng.chance(400),
             durable,
             quorum,
             quarantine: quarantined.then_some(limit),
             max_length: mix
                 .has(Fault::QueueFull)
                 .then(|| usize::try_from(max_length).unwrap_or(2)),
+            delivery_limit: rng.pick(&[2, 5, 20, 20]),
             dedup: rng.chance(400),
             admission: rng.chance(400),
             concurrency,
@@ -231,6 +238,11 @@ impl Setting {
     pub(crate) fn unix_ms(&self, process: ProcessId, now: Micros) -> u64 {
         let right = EPOCH_MS + now / MS;
         right.saturating_add_signed(self.skew[process.0])
+    }
+
+    /// By how much the clock of a worker is ahead of that of a client, in microseconds.
+    pub(crate) fn ahead(&self, worker: usize, client: usize) -> i64 {
+        (self.skew[self.clients + worker] - self.skew[client]) * 1_000
     }
 
     /// The work of a call, wherever its number comes from, and whether it blocks.

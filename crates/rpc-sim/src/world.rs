@@ -117,7 +117,8 @@ impl World {
                     ok,
                     broker_life,
                 };
-                self.broker.confirm(&mut self.wire, confirmed);
+                self.broker
+                    .confirm(&mut self.wire, &mut self.ledger, confirmed);
             }
             Event::Wake(owner, wake) => self.wake(owner, wake),
             Event::Silent { conn, at_broker } => self.silent(conn, at_broker),

@@ -81,7 +81,8 @@ impl Bench {
                     ok,
                     broker_life,
                 };
-                self.broker.confirm(&mut self.wire, confirmed);
+                self.broker
+                    .confirm(&mut self.wire, &mut self.ledger, confirmed);
             }
         }
         self.wire.now += SECOND;

@@ -3,6 +3,8 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
 //! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod drain;
+mod intake;
 mod options;
 mod settle;
 mod watch;
@@ -12,20 +14,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rpc_proto::link::Generation;
 use rpc_proto::server::{
-    Accepted, Acceptor, AfterForward, AfterReply, GivenUp, Intake, Job, Lane as Source, Running,
+    Acceptor, AfterForward, AfterReply, Forward, GivenUp, Intake, Job, Running, Settlement,
 };
-use rpc_proto::{AckToken, Delivery, ErrorKind, ShortString, wire as form};
+use rpc_proto::{ErrorKind, ShortString};
 
 use self::options::{policy, topology};
-use self::watch::Watch;
-pub(crate) use self::watch::answer;
-use crate::conn::{ConnId, Deliver, Down, Open, Owner};
+pub(crate) use self::watch::{MAX_SKEW, answer};
+use self::watch::{Taken, Watch};
+use crate::conn::{ConnId, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
-use crate::peer::{News, error};
+use crate::peer::error;
 use crate::setting::Setting;
-use crate::time::{MS, Micros};
+use crate::time::Micros;
 use crate::wire::Wire;
 
 /// Whether the process still runs.
@@ -49,7 +51,9 @@ pub(crate) struct Worker {
     concurrency: usize,
     settle_timeout: Micros,
     open: Open,
-    waiting: VecDeque<(Job, Origin)>,
+    /// On the blocking face all that is to be done waits for a thread, and not only what is to run.
+    blocking: bool,
+    waiting: VecDeque<(Task, Origin)>,
     running: BTreeMap<u64, AtWork>,
     /// Handlers that did not come back by their deadline; without a token each takes a slot.
     away: BTreeMap<u64, Option<GivenUp>>,
@@ -76,9 +80,17 @@ struct Origin {
     correlation_id: Option<ShortString>,
     /// Of the connection it came by.
     generation: Generation,
-    redelivered: bool,
+    taken: Taken,
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
+}
+
+/// What waits for its turn.
+#[derive(Debug)]
+enum Task {
+    Forward(Box<Forward>),
+    Run(Job),
+    Settle(Settlement),
 }
 
 /// A handler that runs.
@@ -97,6 +109,8 @@ struct AtWork {
 struct Sent {
     then: Then,
     origin: Origin,
+    /// It says that its request is poison.
+    poison: bool,
     tag: u64,
     until: Micros,
 }
@@ -140,6 +154,7 @@ impl Worker {
             concurrency: setting.concurrency,
             settle_timeout: setting.settle_timeout,
             open: topology(setting),
+            blocking: setting.blocking,
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
             away: BTreeMap::new(),
@@ -147,7 +162,7 @@ impl Worker {
             next: 0,
             drain: Drain::No,
             armed: 0,
-            watch: Watch::new(),
+            watch: Watch::new(number),
         }
     }
 
@@ -202,34 +217,6 @@ impl Worker {
         self.go_on(wire)
     }
 
-    /// Begins to drain.
-    pub(crate) fn drain(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-    ) -> Fate {
-        if self.drain != Drain::No {
-            return Fate::Lives;
-        }
-        wire.trace("worker.drain", [self.number as u64, 0, 0]);
-        let limit = wire.now + DRAIN_LIMIT;
-        wire.wake(self.home.owner, limit, Wake::DrainTimeout);
-        match &self.home.peer {
-            Some(peer) if peer.open => {
-                self.drain = Drain::Asked(self.intakes.len());
-                for place in 1..=self.intakes.len() {
-                    peer.cancel(wire, place);
-                }
-            }
-            _ => {
-                self.home.close(wire);
-                self.stop(wire, ledger, setting);
-            }
-        }
-        self.go_on(wire)
-    }
-
     /// After a start, after a pause, and after everything that happens.
     pub(crate) fn go_on(&mut self, wire: &mut Wire) -> Fate {
         if self.drain == Drain::Stopped && self.is_idle() {
@@ -259,123 +246,6 @@ impl Worker {
         self.waiting.is_empty() && self.running.is_empty() && self.sent.is_empty()
     }
 
-    fn move_in(&mut self) {
-        let Some(peer) = &self.home.peer else { return };
-        self.acceptor.set_control(Some(peer.inbox.clone()));
-        self.intakes = [Source::Work, Source::Quarantine]
-            .into_iter()
-            .take(peer.consumers.len() - 1)
-            .map(|source| self.acceptor.intake(source))
-            .collect();
-    }
-
-    fn news(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, news: News<u64>) {
-        match news {
-            News::Confirmed(number, result) => {
-                self.confirmed(wire, ledger, setting, number, result);
-            }
-            News::Delivery(0, deliver) => {
-                if self.acceptor.handle_cancel(&deliver.message) {
-                    self.stop_cancelled(wire, ledger, setting);
-                }
-            }
-            News::Delivery(place, deliver) => {
-                self.deliver(wire, ledger, setting, place, &deliver);
-            }
-            News::CancelOk => {
-                if let Drain::Asked(left) = &mut self.drain {
-                    *left -= 1;
-                    if *left == 0 {
-                        self.stop(wire, ledger, setting);
-                    }
-                }
-            }
-            News::Cancelled => {
-                // What has begun still needs the transport, where no other is to come.
-                if self.drain == Drain::No {
-                    let news = self.home.leave(wire);
-                    self.news(wire, ledger, setting, news);
-                }
-            }
-            News::Ended(cause, open) => {
-                self.intakes.clear();
-                self.acceptor.set_control(None);
-                for number in open {
-                    self.confirmed(wire, ledger, setting, number, Err(cause.clone()));
-                }
-                self.begin_next(wire, ledger, setting);
-                if matches!(self.drain, Drain::Asked(_)) {
-                    self.stop(wire, ledger, setting);
-                }
-            }
-            News::Unblocked | News::Nothing => {}
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-        place: usize,
-        deliver: &Deliver,
-    ) {
-        let (Some(peer), Some(intake)) = (&self.home.peer, self.intakes.get(place - 1)) else {
-            return;
-        };
-        let mut message = (*deliver.message).clone();
-        if let Some(failures) = deliver.failures.filter(|&failures| failures > 0) {
-            let count = i64::from(failures);
-            let _ = message.headers.insert(form::DELIVERY_COUNT, count);
-        }
-        let delivery = Delivery {
-            message,
-            received_at: wire.instant(),
-            redelivered: deliver.redelivered,
-            token: Some(AckToken::new(peer.consumers[place].1, deliver.tag)),
-        };
-        wire.trace(
-            "worker.take",
-            [
-                self.number as u64,
-                deliver.tag,
-                u64::from(deliver.redelivered),
-            ],
-        );
-        let origin = Origin {
-            correlation_id: deliver.message.correlation_id.clone(),
-            generation: self.home.generation,
-            redelivered: deliver.redelivered,
-            joined: false,
-        };
-        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
-        match intake.accept(delivery, wire.instant(), unix_ms) {
-            Accepted::Forward(forward) => {
-                let then = Then::Forward(forward.then);
-                self.send(
-                    wire,
-                    ledger,
-                    setting,
-                    (&forward.to, forward.message),
-                    (then, origin),
-                );
-            }
-            Accepted::Job(job) => self.waiting.push_back((job, origin)),
-            Accepted::Joined => {}
-            Accepted::Settlement(settlement) => {
-                self.settle(wire, ledger, setting, settlement, origin);
-            }
-        }
-        self.begin_next(wire, ledger, setting);
-    }
-
-    /// Lets nothing begin any more, and hands back what has not begun.
-    fn stop(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.drain = Drain::Stopped;
-        self.acceptor.drain();
-        self.begin_next(wire, ledger, setting);
-    }
-
     /// Gives up on what was published and is not confirmed in time.
     fn time_out(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let late = |sent: &&Sent| sent.until <= wire.now;
@@ -389,5 +259,3 @@ impl Worker {
         }
     }
 }
-
-const DRAIN_LIMIT: Micros = 3_000 * MS;

@@ -3,7 +3,7 @@
 use rpc_proto::server::{Begun, Ending, Finished, Job, Request, Response, Running};
 use rpc_proto::{Status, TransportError};
 
-use super::{AtWork, Drain, Fate, Origin, Planned, Worker, answer};
+use super::{AtWork, Drain, Fate, Origin, Planned, Taken, Worker, answer};
 use crate::event::Wake;
 use crate::ledger::{Ledger, Started};
 use crate::peer::closed;
@@ -17,10 +17,10 @@ impl Worker {
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let over = self.drain == Drain::Stopped;
         while over || self.busy() < self.concurrency {
-            let Some((job, origin)) = self.waiting.pop_front() else {
+            let Some((task, origin)) = self.waiting.pop_front() else {
                 return;
             };
-            self.begin(wire, ledger, setting, job, origin);
+            self.work(wire, ledger, setting, task, origin);
         }
     }
 
@@ -31,7 +31,7 @@ impl Worker {
         self.running.len() + lost.count()
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         wire: &mut Wire,
         ledger: &mut Ledger,
@@ -86,8 +86,7 @@ impl Worker {
             ledger.breach(Rule::AtMostOnce, Some(call), detail);
         }
         let id = origin.correlation_id.as_ref();
-        self.watch
-            .begins(ledger, setting, wire.now, (self.number, &request), id);
+        self.watch.begins(ledger, setting, origin.taken, id);
         let record = ledger.executed(&Started {
             correlation_id: origin.correlation_id.as_ref(),
             message_id: request.message_id.as_ref(),
@@ -223,7 +222,11 @@ impl Worker {
             let origin = Origin {
                 correlation_id: None,
                 generation: self.home.generation,
-                redelivered: true,
+                taken: Taken {
+                    at: wire.now,
+                    lives: None,
+                    redelivered: true,
+                },
                 joined: true,
             };
             self.settle(wire, ledger, setting, settlement, origin);
