@@ -137,7 +137,8 @@ pub struct GivenUp(Arc<Shared>);
 
 impl Drop for GivenUp {
     fn drop(&mut self) {
-        self.0.stuck.fetch_sub(1, Ordering::AcqRel);
+        let back = usize::from(!is(Mutant::StuckForEver));
+        self.0.stuck.fetch_sub(back, Ordering::AcqRel);
     }
 }
 
@@ -216,7 +217,8 @@ impl Intake {
         }
         if let Some(quarantine) = quarantine.as_ref().filter(|_| quarantined) {
             let count = deliveries(&message, redelivered);
-            let guilty = count.is_none_or(|count| count >= quarantine.limit);
+            let soon = u32::from(is(Mutant::PoisonTooSoon));
+            let guilty = count.is_none_or(|count| count + soon >= quarantine.limit);
             if guilty && !is(Mutant::PoisonNeverGivenUp) {
                 envelope.discard = true;
                 let said = "each worker that took the request has ended with it";
@@ -282,7 +284,8 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
     }
     // One that waits for ever may go on doing so.
     if message.expiration.is_some() || message.headers.get(wire::TIMEOUT_MS).is_some() {
-        message.expiration = Some(Expiration::after(left));
+        let part = if is(Mutant::ForwardHalvesLife) { 2 } else { 1 };
+        message.expiration = Some(Expiration::after(left / part));
     }
     // What another queue counted is not to be taken for the count of that one.
     message.headers.remove(wire::DELIVERY_COUNT);

@@ -71,8 +71,18 @@ impl Job {
                 Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
             }
         }
-        if self.request.deadline <= now && !is(Mutant::ExpiredRuns) {
-            return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
+        let soon = if is(Mutant::TooLateTooSoon) {
+            Duration::from_millis(20)
+        } else {
+            Duration::ZERO
+        };
+        if self.request.deadline <= now + soon && !is(Mutant::ExpiredRuns) {
+            let reason = if is(Mutant::ExpiredSaysTimedOut) {
+                Reason::HandlerTimedOut
+            } else {
+                Reason::Expired
+            };
+            return Begun::Settle(self.envelope.refuse(now, reason, EXPIRED));
         }
         let waited = now.saturating_duration_since(self.since);
         let pushback = if self.envelope.redelivered {
@@ -97,6 +107,10 @@ impl Job {
             Guarantee::AtLeastOnce if is(Mutant::AckBeforeReply) => self.envelope.token.take(),
             Guarantee::AtMostOnce if is(Mutant::AtMostOnceAcksLate) => None,
             Guarantee::AtLeastOnce => None,
+            Guarantee::AtMostOnce if is(Mutant::AcksTwice) => {
+                let token = self.envelope.token.as_ref();
+                token.map(|token| AckToken::new(token.consumer(), token.tag()))
+            }
             Guarantee::AtMostOnce => self.envelope.token.take(),
         };
         let Self {
@@ -161,7 +175,7 @@ impl AfterAck {
             request,
             mut running,
         } = self;
-        if result.is_ok() {
+        if result.is_ok() && !is(Mutant::AckedAndDropped) {
             return Ok((request, running));
         }
         if let Some(envelope) = running.envelope.take() {

@@ -88,12 +88,15 @@ impl AfterReply {
             Verdict::requeue(self.token)
         } else {
             counters.undeliverable.add();
+            if is(Mutant::DiscardsTheHopeless) {
+                return Verdict::discard(self.token);
+            }
             self.done()
         }
     }
 
     fn done(self) -> Verdict {
-        if self.discard {
+        if self.discard && !is(Mutant::PoisonAcked) {
             Verdict::discard(self.token)
         } else {
             Verdict::ack(self.token)
@@ -138,6 +141,7 @@ impl AfterForward {
         let Self(job) = self;
         let counters = &job.envelope.shared.counters;
         match result.map_err(TransportError::kind) {
+            Ok(()) if is(Mutant::ForwardedRunsHereToo) => Forwarded::Run(job),
             Ok(()) => {
                 counters.forwarded.add();
                 Forwarded::Settle(Verdict::ack(job.envelope.token))

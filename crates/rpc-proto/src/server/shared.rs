@@ -8,6 +8,7 @@ use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
 use super::{Counters, Policy};
+use crate::mutants::{Mutant, is};
 use crate::{Pushback, ShortString};
 
 /// What all jobs of a server share. Each part has a lock of its own, held for moments.
@@ -64,6 +65,9 @@ impl Shared {
         timeout: Option<Duration>,
     ) -> Option<Pushback> {
         let (_, timeout) = (self.policy.admission?, timeout?);
+        if is(Mutant::SecondShedRuns) {
+            return None;
+        }
         Gate::may_have_refused(waited, timeout)
     }
 

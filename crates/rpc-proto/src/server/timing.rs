@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Policy;
+use crate::mutants::{Mutant, is};
 use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
 
 /// When a request is due, and since when it has waited.
@@ -69,11 +70,16 @@ impl Timing {
             self.timeout
                 .map_or(Duration::ZERO, |whole| left.saturating_sub(whole)),
         );
-        if skew > max_skew {
+        if skew > max_skew && !is(Mutant::HintIsAlwaysBelieved) {
             self.skewed = true;
             return;
         }
-        self.deadline = self.deadline.min(deadline_after(now, left));
+        let hinted = deadline_after(now, left);
+        self.deadline = if is(Mutant::HintExtends) {
+            hinted
+        } else {
+            self.deadline.min(hinted)
+        };
         let Some(whole) = self.timeout else {
             return;
         };

@@ -15,6 +15,38 @@ use crate::world::{Process, World};
 /// Checks everything that can only be known at the end.
 pub(crate) fn at_the_end(world: &mut World) {
     let mut found = Vec::new();
+    // Where a process or a queue is stuck, its calls are, too: that comes first.
+    for (place, slot) in world.processes.iter().enumerate() {
+        let (up, left) = match &slot.running {
+            None => (false, 0),
+            Some(Process::Client(client)) => (client.is_up(), client.in_flight()),
+            Some(Process::Worker(worker)) => (worker.is_up(), usize::from(!worker.is_idle())),
+        };
+        if !up {
+            found.push((Rule::Reconnects, None, format!("process {place} is not up")));
+        }
+        let stuck = match &slot.running {
+            Some(Process::Worker(worker)) => worker.miscounted(),
+            _ => None,
+        };
+        if let Some(detail) = stuck {
+            found.push((Rule::TablesEmpty, None, format!("process {place} {detail}")));
+        }
+        if left > 0 {
+            let detail = format!("process {place} holds {left} when all is over");
+            found.push((Rule::TablesEmpty, None, detail));
+        }
+    }
+    kept::dead_letters(world, &mut |call, detail| {
+        found.push((Rule::DeadLetters, Some(call), detail));
+    });
+    for queue in [&QUEUE, &QUARANTINE] {
+        let depth = world.broker.depth(queue);
+        if depth > 0 {
+            let detail = format!("{depth} requests are left in {queue}");
+            found.push((Rule::QueuesDrain, None, detail));
+        }
+    }
     for (number, call) in world.ledger.calls.iter().enumerate() {
         let plan = &world.setting.calls[number];
         let mut breach = |rule, detail: String| found.push((rule, Some(number), detail));
@@ -34,30 +66,6 @@ pub(crate) fn at_the_end(world: &mut World) {
                 Rule::Liveness,
                 format!("a probe ended with {:?}", call.ended),
             );
-        }
-    }
-    for (place, slot) in world.processes.iter().enumerate() {
-        let (up, left) = match &slot.running {
-            None => (false, 0),
-            Some(Process::Client(client)) => (client.is_up(), client.in_flight()),
-            Some(Process::Worker(worker)) => (worker.is_up(), usize::from(!worker.is_idle())),
-        };
-        if !up {
-            found.push((Rule::Reconnects, None, format!("process {place} is not up")));
-        }
-        if left > 0 {
-            let detail = format!("process {place} holds {left} when all is over");
-            found.push((Rule::TablesEmpty, None, detail));
-        }
-    }
-    kept::dead_letters(world, &mut |call, detail| {
-        found.push((Rule::DeadLetters, Some(call), detail));
-    });
-    for queue in [&QUEUE, &QUARANTINE] {
-        let depth = world.broker.depth(queue);
-        if depth > 0 {
-            let detail = format!("{depth} requests are left in {queue}");
-            found.push((Rule::QueuesDrain, None, detail));
         }
     }
     for (rule, call, detail) in found {

@@ -246,6 +246,13 @@ impl Worker {
         self.waiting.is_empty() && self.running.is_empty() && self.sent.is_empty()
     }
 
+    /// Where the machine counts other handlers as stuck than are.
+    pub(crate) fn miscounted(&self) -> Option<String> {
+        let away = self.away.values().flatten().count();
+        let stuck = self.acceptor.stuck();
+        (away != stuck).then(|| format!("counts {stuck} handlers as stuck, and {away} are"))
+    }
+
     /// Gives up on what was published and is not confirmed in time.
     fn time_out(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let late = |sent: &&Sent| sent.until <= wire.now;

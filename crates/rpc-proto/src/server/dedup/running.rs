@@ -91,7 +91,11 @@ impl Claim {
             store.keep(self.key.clone(), answer, now);
         }
         self.ended = true;
-        running.remove(&self.key).unwrap_or_default()
+        let joined = running.remove(&self.key).unwrap_or_default();
+        if is(Mutant::JoinedIsForgotten) {
+            return Vec::new();
+        }
+        joined
     }
 
     pub(in crate::server) const fn key(&self) -> &DedupKey {
