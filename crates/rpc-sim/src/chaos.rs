@@ -21,6 +21,7 @@ pub(crate) fn plan(seed: u64, wire: &mut Wire, setting: &Setting) {
             Some(match fault {
                 Fault::Alarm => Blow::Alarm,
                 Fault::BrokerCrash => Blow::BrokerCrash,
+                Fault::ClientClose => Blow::Close(client),
                 Fault::ClientCrash => Blow::Kill(client),
                 Fault::ClientPause => Blow::Pause(client),
                 Fault::ConsumerCancelled => Blow::CancelConsumer,
@@ -35,7 +36,7 @@ pub(crate) fn plan(seed: u64, wire: &mut Wire, setting: &Setting) {
         };
         // One to twelve times, and more often where that is cheap.
         let most = match fault {
-            Fault::BrokerCrash | Fault::Alarm | Fault::ClientCrash => level,
+            Fault::Alarm | Fault::BrokerCrash | Fault::ClientClose | Fault::ClientCrash => level,
             _ => level * 3,
         };
         if level == 0 {

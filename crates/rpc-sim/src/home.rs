@@ -96,7 +96,7 @@ impl<K> Home<K> {
                 News::Delivery(0, deliver) if deliver.message.kind == Some(CHECK_TYPE) => {
                     self.move_in(wire)
                 }
-                News::Ended(..) => {
+                News::Cancelled(_) | News::Ended(..) => {
                     self.dial_failed(wire, conn, ErrorKind::Closed);
                     Arrival::Nothing
                 }

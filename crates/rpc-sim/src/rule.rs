@@ -66,7 +66,8 @@ rules! {
     /// Nothing starts after its deadline.
     NoExpiredStart = "no-expired-start",
     /// A request that the broker answers for is answered, cancelled, or dropped when its time is over
-    /// or its deliveries are used up; under at most once it may have run instead. It is never just gone.
+    /// or its deliveries are used up; under at most once it may have begun instead. It is never just
+    /// gone.
     NotLost = "not-lost",
     /// A machine panics at nothing that happens.
     NoPanic = "no-panic",

@@ -269,6 +269,7 @@ impl World {
                 }
             }
             Blow::CancelConsumer => self.broker.cancel_some(wire, &mut self.ledger),
+            Blow::Close(process) => self.close(process),
             Blow::Cut => chaos::cut(wire),
             Blow::Drain => self.drain(),
             Blow::Kill(process) => self.kill(process),
@@ -294,6 +295,16 @@ impl World {
         {
             let fate = worker.drain(&mut self.wire, &mut self.ledger, &self.setting);
             self.fate(ProcessId(place), fate);
+        }
+    }
+
+    fn close(&mut self, process: ProcessId) {
+        let slot = &mut self.processes[process.0];
+        if let Some(Process::Client(client)) = &mut slot.running
+            && !slot.paused
+        {
+            client.close(&mut self.wire, &mut self.ledger, &self.setting);
+            self.fate(process, Fate::Ends);
         }
     }
 

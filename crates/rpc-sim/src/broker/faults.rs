@@ -109,20 +109,25 @@ impl Broker {
         self.up = true;
     }
 
-    /// Ends one of the consumers of a shared queue, as a broker does whose queue moves.
+    /// Ends a consumer of a shared queue, as a broker does whose queue moves; at times that of an
+    /// inbox, which is deleted.
     pub(crate) fn cancel_some(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        let inbox = wire.rng().chance(200);
         let shared: Vec<_> = self
             .consumers
             .iter()
-            .filter(|(_, consumer)| consumer.prefetch.is_some())
-            .map(|(&id, consumer)| (id, consumer.conn))
+            .filter(|(_, consumer)| consumer.prefetch.is_none() == inbox)
+            .map(|(&id, consumer)| (id, consumer.conn, consumer.queue))
             .collect();
         if shared.is_empty() {
             return;
         }
-        let (consumer, conn) = wire.rng().pick(&shared);
+        let (consumer, conn, place) = wire.rng().pick(&shared);
         wire.trace("broker.cancel", [consumer, conn.0 as u64, 0]);
         self.cancel(wire, ledger, consumer);
+        if inbox {
+            self.delete(wire, ledger, place);
+        }
         wire.send_down(conn, Lane::Consume, Down::Cancelled { consumer });
     }
 

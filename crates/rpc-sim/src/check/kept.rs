@@ -25,9 +25,8 @@ pub(super) fn requests(
     let setting = &world.setting;
     let Some((_, due)) = call.begun else { return };
     for (place, attempt) in call.attempts.iter().enumerate() {
-        let ran = call.executions.iter().any(|run| run.attempt == place);
         let dropped = attempt.gone.iter().any(|(_, why)| *why != LOST);
-        let settled = attempt.answered || dropped || setting.at_most_once && ran;
+        let settled = attempt.answered || dropped || setting.at_most_once && attempt.begun;
         if attempt.confirmed && !settled {
             let detail = format!("attempt {place} was confirmed, and is gone");
             breach(Rule::NotLost, detail);
@@ -45,7 +44,10 @@ pub(super) fn requests(
         }
         // What is not persistent goes with the broker.
         let stays = setting.durable || !world.wire.mix.has(Fault::BrokerCrash);
-        if attempt.condemned > 0 && attempt.dead.is_empty() && stays {
+        // A worker that keeps an answer gives that, and not the word of one whose connection was lost
+        // before it could reject the request.
+        let known = setting.dedup && attempt.plain > 0;
+        if attempt.condemned > 0 && attempt.dead.is_empty() && stays && !known {
             let detail = format!("attempt {place} is poison, and among no dead letters");
             breach(Rule::DeadLetters, detail);
         }

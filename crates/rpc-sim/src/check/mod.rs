@@ -94,10 +94,13 @@ fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)
         return;
     }
     let call = &world.ledger.calls[number];
-    let (Some((at, End::GivenUp)), [_]) = (&call.ended, &call.attempts[..]) else {
-        // Of several attempts only the last can be cancelled.
-        return;
+    let at = match &call.ended {
+        Some((at, End::GivenUp)) => at,
+        Some((at, End::Failed(_, reason))) if reason == "GIVEN_UP" => at,
+        _ => return,
     };
+    // Of several attempts only the last can be cancelled.
+    let [_] = &call.attempts[..] else { return };
     if world
         .wire
         .mix

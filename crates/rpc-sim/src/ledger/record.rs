@@ -37,6 +37,8 @@ pub(crate) struct Attempt {
     /// How often of these the broker did not say so, and when first: it had forgotten.
     pub(crate) forgotten: usize,
     pub(crate) forgotten_at: Option<Micros>,
+    /// A worker has given it a slot: under at most once nothing comes of it if that one dies now.
+    pub(crate) begun: bool,
     /// An answer of any kind reached the broker, or it is certain that none will.
     pub(crate) answered: bool,
     /// What workers answered of requests that they did not run to the end.
@@ -51,6 +53,8 @@ pub(crate) struct Attempt {
     pub(crate) turned_away: usize,
     /// The most deliveries in vain that a copy in quarantine has had.
     pub(crate) strikes: u32,
+    /// Answers of another kind than that it is poison, which reached the broker or never will.
+    pub(crate) plain: usize,
     /// Answers that it is poison, which reached the broker or never will.
     pub(crate) condemned: usize,
     /// Copies that the broker took out of their queue, and why.

@@ -64,6 +64,7 @@ impl Ledger {
         };
         attempt.answered = true;
         if !poison {
+            attempt.plain += 1;
             return;
         }
         attempt.condemned += 1;
@@ -72,6 +73,13 @@ impl Ledger {
             let call = self.find(correlation_id).map(|(call, _)| call);
             let detail = format!("called poison after {strikes} deliveries in vain of {limit:?}");
             self.breach(Rule::Poison, call, detail);
+        }
+    }
+
+    /// A worker gives a request a slot.
+    pub(crate) fn begins(&mut self, correlation_id: Option<&ShortString>) {
+        if let Some(attempt) = self.open(correlation_id) {
+            attempt.begun = true;
         }
     }
 

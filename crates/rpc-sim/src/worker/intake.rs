@@ -49,7 +49,9 @@ impl Worker {
                     }
                 }
             }
-            News::Cancelled => {
+            // Without its inbox it cannot be told to stop, and goes on.
+            News::Cancelled(0) => {}
+            News::Cancelled(_) => {
                 // What has begun still needs the transport, where no other is to come.
                 if self.drain == Drain::No {
                     let news = self.home.leave(wire);

@@ -96,6 +96,8 @@ enum Task {
 /// A handler that runs.
 #[derive(Debug)]
 struct AtWork {
+    call: usize,
+    message_id: Option<ShortString>,
     running: Running,
     origin: Origin,
     record: Option<(usize, usize)>,
@@ -129,6 +131,8 @@ enum Planned {
     Kill,
     Panic,
     TimeOut,
+    /// It has no thread yet.
+    Wait,
 }
 
 /// The service's queue.
@@ -198,6 +202,7 @@ impl Worker {
                 self.home.dial_timeout(wire, conn);
             }
             Wake::Notice(number) => self.notice(wire, number),
+            Wake::Thread(number) => self.thread(wire, ledger, setting, number),
             Wake::Handler(number) => {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;

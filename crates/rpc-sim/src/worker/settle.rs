@@ -66,6 +66,7 @@ impl Worker {
             .expiration
             .map_or(0, |left| span(left.as_duration()));
         let limit = match &self.home.peer {
+            Some(_) if self.blocking && matches!(then, Then::Forward(_)) => self.settle_timeout,
             Some(peer) if peer.blocked => lives.max(self.settle_timeout),
             _ => self.settle_timeout,
         };

@@ -85,46 +85,66 @@ impl Watch {
         }
     }
 
-    /// A handler begins.
-    pub(super) fn begins(
-        &mut self,
+    /// A handler is called.
+    pub(super) fn starts(
+        &self,
         ledger: &mut Ledger,
         setting: &Setting,
         taken: Taken,
         correlation_id: Option<&ShortString>,
     ) {
         let now = ledger.now;
-        let Some((call, attempt)) = ledger.find(correlation_id) else {
+        let Some((call, view)) = self.view(ledger, setting, taken, correlation_id) else {
             return;
         };
-        let plan = setting.calls[call];
-        if plan.hops > MAX_HOPS {
-            let detail = format!("it came through {} services", plan.hops);
+        let hops = setting.calls[call].hops;
+        if hops > MAX_HOPS {
+            let detail = format!("it came through {hops} services");
             ledger.breach(Rule::HopLimit, Some(call), detail);
         }
-        let record = &ledger.calls[call];
-        let (Some((_, due)), sent) = (record.begun, record.attempts[attempt].at) else {
-            return;
-        };
-        let view = View::new(setting, (self.worker, plan), (sent, due), taken, now);
         if now > view.late_from.saturating_add(ROUNDING) {
             let late = now - view.late_from;
             let detail = format!("it began {late} us after its deadline");
             ledger.breach(Rule::NoExpiredStart, Some(call), detail);
         }
+    }
+
+    /// A request gets its slot.
+    pub(super) fn admits(
+        &mut self,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) {
+        let Some((call, view)) = self.view(ledger, setting, taken, correlation_id) else {
+            return;
+        };
         if !setting.admission {
             return;
         }
-        if taken.redelivered {
-            if view.waited_least > view.whole / 2 + ROUNDING {
-                let waited = view.waited_least;
-                let detail =
-                    format!("it came again after {waited} us, may have been shed, and ran");
-                ledger.breach(Rule::Shedding, Some(call), detail);
-            }
-        } else {
+        if !taken.redelivered {
             self.waited(ledger, call, view);
+        } else if view.waited_least > view.whole / 2 + ROUNDING {
+            let waited = view.waited_least;
+            let detail = format!("it came again after {waited} us, may have been shed, and ran");
+            ledger.breach(Rule::Shedding, Some(call), detail);
         }
+    }
+
+    fn view(
+        &self,
+        ledger: &Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) -> Option<(usize, View)> {
+        let (call, attempt) = ledger.find(correlation_id)?;
+        let record = &ledger.calls[call];
+        let (sent, (_, due)) = (record.attempts[attempt].at, record.begun?);
+        let worker = (self.worker, setting.calls[call]);
+        let view = View::new(setting, worker, (sent, due), taken, ledger.now);
+        Some((call, view))
     }
 
     /// A request that came for the first time begins.
@@ -157,15 +177,13 @@ impl Watch {
             return;
         };
         ledger.refused((call, attempt), self.worker, reason);
-        let record = &ledger.calls[call];
-        let (Some((_, due)), sent) = (record.begun, record.attempts[attempt].at) else {
-            return;
-        };
-        let Some(taken) = taken else { return };
-        let (plan, now) = (setting.calls[call], ledger.now);
-        let view = View::new(setting, (self.worker, plan), (sent, due), taken, now);
-        let late = [Reason::Expired, Reason::HandlerTimedOut];
-        let is_late = late.iter().any(|late| late.as_str() == reason);
+        let now = ledger.now;
+        let id = message.correlation_id.as_ref();
+        let view = taken.and_then(|taken| self.view(ledger, setting, taken, id));
+        let Some((_, view)) = view else { return };
+        // A handler that was stopped may have been another delivery's, whose answer is kept.
+        let is_late = reason == Reason::Expired.as_str()
+            || reason == Reason::HandlerTimedOut.as_str() && !setting.dedup;
         if is_late && now.saturating_add(ROUNDING) < view.in_time_until {
             let left = view.in_time_until - now;
             let detail = format!("{reason}, with {left} us left");

@@ -85,50 +85,104 @@ impl Worker {
             let detail = "it ran, and was not acknowledged before";
             ledger.breach(Rule::AtMostOnce, Some(call), detail);
         }
-        let id = origin.correlation_id.as_ref();
-        self.watch.begins(ledger, setting, origin.taken, id);
-        let record = ledger.executed(&Started {
-            correlation_id: origin.correlation_id.as_ref(),
-            message_id: request.message_id.as_ref(),
+        ledger.begins(origin.correlation_id.as_ref());
+        self.watch.admits(
+            ledger,
+            setting,
+            origin.taken,
+            origin.correlation_id.as_ref(),
+        );
+        let number = self.next;
+        self.next += 1;
+        if let Some(at) = running.poll_notice() {
+            let at = wire.clock.micros(at);
+            wire.wake(self.home.owner, at, Wake::Notice(number));
+        }
+        let (_, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), None));
+        let work = AtWork {
+            call,
+            message_id: request.message_id,
+            running,
+            origin,
+            record: None,
+            plan: Planned::Wait,
+            blocks: blocks.map(|_| Micros::MAX),
+        };
+        let after = blocks.unwrap_or(0);
+        if after == 0 {
+            self.start(wire, ledger, setting, number, work);
+        } else {
+            let last = wire.clock.micros(work.running.deadline()) + GRACE;
+            let at = last.min(wire.now + after);
+            wire.wake(self.home.owner, at, Wake::Thread(number));
+            self.running.insert(number, work);
+        }
+    }
+
+    /// There is a thread for a handler that needs one, or no use for it any more.
+    pub(super) fn thread(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        number: u64,
+    ) {
+        let Some(work) = self.running.remove(&number) else {
+            return;
+        };
+        let cancelled = work.running.cancellation().is_cancelled();
+        if cancelled {
+            ledger.cancelled(work.origin.correlation_id.as_ref());
+        }
+        if cancelled || work.running.deadline() <= wire.instant() {
+            wire.trace("worker.no-thread", [self.number as u64, number, 0]);
+            self.finish(wire, ledger, setting, work, Ending::Expired);
+            self.begin_next(wire, ledger, setting);
+        } else {
+            self.start(wire, ledger, setting, number, work);
+        }
+    }
+
+    /// The handler is called.
+    fn start(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        number: u64,
+        mut work: AtWork,
+    ) {
+        let id = work.origin.correlation_id.as_ref();
+        self.watch.starts(ledger, setting, work.origin.taken, id);
+        work.record = ledger.executed(&Started {
+            correlation_id: id,
+            message_id: work.message_id.as_ref(),
             worker: self.number,
             life: self.home.owner.life,
         });
-        let (work, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), false));
-        let (plan, takes) = match work {
-            Work::Answer(takes) => (Planned::Answer(call), takes),
+        let (what, _) = setting.work(work.call).unwrap_or((Work::Answer(MS), None));
+        let (plan, takes) = match what {
+            Work::Answer(takes) => (Planned::Answer(work.call), takes),
             Work::Fail(takes) => (Planned::Fail, takes),
             Work::Panic => (Planned::Panic, MS / 2),
             Work::Poison => (Planned::Kill, MS / 2),
             Work::Stuck => (Planned::TimeOut, Micros::MAX),
         };
-        let left = span(running.deadline().saturating_duration_since(wire.instant()));
+        let deadline = work.running.deadline();
+        let left = span(deadline.saturating_duration_since(wire.instant()));
         // One that cannot be stopped has a moment to come back by itself.
-        let most = if blocks { left + GRACE } else { left };
-        let number = self.next;
-        self.next += 1;
+        let most = left + work.blocks.map_or(0, |_| GRACE);
         let returns = wire.now.saturating_add(takes);
-        let (plan, end) = if takes < most {
-            (plan, returns)
+        work.blocks = work.blocks.map(|_| returns);
+        let end = if takes < most {
+            work.plan = plan;
+            returns
         } else {
-            (Planned::TimeOut, wire.now + most)
+            work.plan = Planned::TimeOut;
+            wire.now + most
         };
         wire.wake(self.home.owner, end, Wake::Handler(number));
-        if let Some(at) = running.poll_notice() {
-            let at = wire.clock.micros(at);
-            if at < end {
-                wire.wake(self.home.owner, at, Wake::Notice(number));
-            }
-        }
-        self.running.insert(
-            number,
-            AtWork {
-                running,
-                origin,
-                record,
-                plan,
-                blocks: blocks.then_some(returns),
-            },
-        );
+        self.running.insert(number, work);
     }
 
     /// A handler has run for so long that its caller should know.
@@ -184,6 +238,7 @@ impl Worker {
             ledger.cancelled(work.origin.correlation_id.as_ref());
         }
         let ending = match work.plan {
+            Planned::Wait => return Fate::Lives,
             Planned::Kill => return Fate::Dies,
             Planned::Answer(call) => Ending::Answered(Ok(Response {
                 body: answer(call).into(),
