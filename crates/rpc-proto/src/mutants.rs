@@ -40,10 +40,14 @@ mutants! {
     BudgetNeverCharged,
     /// A call that is given up stays in the table.
     CancelLeaks,
+    /// A cancellation of no request that runs here stops one that does.
+    CancelStopsAnother,
     /// A call that its own client ends is said not to have been executed.
     ClosedIsNotExecuted,
     /// The confirm of the request counts as its answer.
     ConfirmIsReply,
+    /// What one queue counted is taken for the count of another.
+    CountIsCarriedAlong,
     /// The answer to one request is kept for all requests of the method.
     DedupByMethod,
     /// A request that runs is not known until it has ended.
@@ -64,6 +68,8 @@ mutants! {
     ForgottenTimer,
     /// A request that is passed on has half of its time left.
     ForwardHalvesLife,
+    /// A request is acknowledged although quarantine has not confirmed it.
+    ForwardTimeoutAcked,
     /// A request that was passed on runs where it was, too.
     ForwardedRunsHereToo,
     /// A call that is given up is said not to have been executed.
@@ -104,8 +110,12 @@ mutants! {
     PoisonTooSoon,
     /// What was shed is sent again at once.
     PushbackIgnored,
+    /// What is in quarantine is taken for never delivered before.
+    QuarantineIsFirstDelivery,
     /// A request that is refused is not acknowledged.
     RefusedIsNotSettled,
+    /// A request is acknowledged although its reply was not confirmed at its first delivery.
+    ReplyTimeoutAcked,
     /// A request whose reply nobody can get goes back to its queue.
     RequeueForEver,
     /// What may have been executed is tried again, whether or not it may run twice.

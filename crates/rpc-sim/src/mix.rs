@@ -47,7 +47,8 @@ faults! {
     ClientPause = "client-pause",
     /// The broker ends a consumer, or deletes an inbox.
     ConsumerCancelled = "consumer-cancelled",
-    /// A connection breaks; what was on its way is lost from some point on, in each direction.
+    /// A connection breaks, at times just after a reply has gone out; what was on its way is lost from
+    /// some point on, in each direction.
     Cut = "cut",
     /// A worker is asked to drain, and a new one takes its place.
     Drain = "drain",

@@ -59,18 +59,18 @@ pub fn run(seed: u64) -> Outcome {
         return outcome;
     }
     // As it did before, or there is nothing to be learnt from the trace.
-    same_again(outcome)
+    same_again(&outcome)
 }
 
 /// Runs one seed twice.
 #[must_use]
 pub fn run_twice(seed: u64) -> Outcome {
-    same_again(run_with(Options::new(seed)))
+    same_again(&run_with(Options::new(seed)))
 }
 
 /// Does again what came out like this, keeps its trace if a promise is broken, and takes it for one
 /// that the trace is the same.
-fn same_again(first: Outcome) -> Outcome {
+fn same_again(first: &Outcome) -> Outcome {
     let mut second = run_with(Options {
         keep_trace: true,
         ..first.options
@@ -175,7 +175,7 @@ fn each(seeds: Range<u64>, before: impl Fn() + Sync, take: impl Fn(Outcome) -> b
             if seed >= seeds.end {
                 break;
             }
-            let outcome = if seed % SAMPLE == 0 {
+            let outcome = if seed.is_multiple_of(SAMPLE) {
                 run_twice(seed)
             } else {
                 run(seed)
@@ -207,7 +207,7 @@ pub fn shrink(outcome: Outcome) -> Outcome {
     let breaks = |options: Options| {
         let mut outcome = run_with(options);
         if rule == Rule::SameTrace {
-            outcome = same_again(outcome);
+            outcome = same_again(&outcome);
         }
         let breaches = outcome.breaches;
         breaches.first().is_some_and(|breach| breach.rule == rule)
@@ -233,7 +233,7 @@ pub fn shrink(outcome: Outcome) -> Outcome {
         }
         (best, most) = (fewer, half);
     }
-    same_again(run_with(best))
+    same_again(&run_with(best))
 }
 
 const THREADS: usize = 2;

@@ -182,7 +182,7 @@ impl Intake {
             gone_at: timing.gone_at,
             hinted: timing.hinted,
             // What is in quarantine was delivered before, elsewhere.
-            redelivered: redelivered || quarantined,
+            redelivered: redelivered || quarantined && !is(Mutant::QuarantineIsFirstDelivery),
             reply_to: message.reply_to.clone(),
             // What the caller gave to find its call by; a peer may use either.
             correlation_id: message
@@ -288,7 +288,9 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
         message.expiration = Some(Expiration::after(left / part));
     }
     // What another queue counted is not to be taken for the count of that one.
-    message.headers.remove(wire::DELIVERY_COUNT);
+    if !is(Mutant::CountIsCarriedAlong) {
+        message.headers.remove(wire::DELIVERY_COUNT);
+    }
     Accepted::Forward(Box::new(Forward {
         to: Address::queue(queue),
         message,

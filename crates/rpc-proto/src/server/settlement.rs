@@ -79,6 +79,7 @@ impl AfterReply {
         };
         let again = match error.kind() {
             ErrorKind::Closed | ErrorKind::Connect => true,
+            ErrorKind::Timeout if is(Mutant::ReplyTimeoutAcked) => false,
             ErrorKind::Blocked | ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
             ErrorKind::NoRoute => is(Mutant::RequeueForEver),
             _ => false,
@@ -144,6 +145,9 @@ impl AfterForward {
             Ok(()) if is(Mutant::ForwardedRunsHereToo) => Forwarded::Run(job),
             Ok(()) => {
                 counters.forwarded.add();
+                Forwarded::Settle(Verdict::ack(job.envelope.token))
+            }
+            Err(ErrorKind::Timeout) if is(Mutant::ForwardTimeoutAcked) => {
                 Forwarded::Settle(Verdict::ack(job.envelope.token))
             }
             Err(

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rpc_proto::{DeliveryMode, HeaderValue, Message, ShortString, wire as form};
 
 use super::Broker;
+use crate::chaos;
 use crate::conn::{ConnId, Down, Lane};
 use crate::event::Event;
 use crate::ledger::Ledger;
@@ -58,6 +59,12 @@ impl Broker {
         );
         if is_inbox {
             ledger.answered(message);
+            // The worst moment: the answer is out, and the acknowledgement will be lost. Worst of all
+            // where it says that nothing ran.
+            let refusal = message.headers.get(form::REASON).is_some();
+            if strikes(wire, Fault::Cut, if refusal { 60 } else { 10 }) {
+                chaos::cut_lane(wire, id, Lane::Consume);
+            }
             if twice {
                 wire.trace("broker.twice", [id.0 as u64, tag, serial]);
                 queue.push(serial, Rc::clone(message), wire.now);

@@ -99,8 +99,13 @@ fn cancelled(world: &World, number: usize, breach: &mut impl FnMut(Rule, String)
         Some((at, End::Failed(_, reason))) if reason == "GIVEN_UP" => at,
         _ => return,
     };
-    // Of several attempts only the last can be cancelled.
-    let [_] = &call.attempts[..] else { return };
+    // Of several attempts only the last can be cancelled, and none that had failed before.
+    let [attempt] = &call.attempts[..] else {
+        return;
+    };
+    if attempt.ended.is_some_and(|failure| failure.at < *at) {
+        return;
+    }
     if world
         .wire
         .mix

@@ -268,7 +268,10 @@ impl Worker {
         ending: Ending,
     ) {
         if let Some(record) = work.record {
-            ledger.finished(record, !matches!(ending, Ending::Cancelled));
+            // What it says that was told to stop is no answer to keep, unless it is a result.
+            let stopped = work.running.cancellation().is_cancelled()
+                && !matches!(ending, Ending::Answered(Ok(_)));
+            ledger.finished(record, !stopped);
         }
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
         self.settle(wire, ledger, setting, settlement, work.origin.clone());
