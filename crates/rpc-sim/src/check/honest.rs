@@ -9,7 +9,18 @@ use crate::time::{MS, Micros};
 use crate::worker::MAX_SKEW;
 
 /// What an error says of the handler is true.
-pub(super) fn errors(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rule, String)) {
+pub(super) fn errors(
+    setting: &Setting,
+    call: &Call,
+    plan: &Plan,
+    breach: &mut impl FnMut(Rule, String),
+) {
+    let due = call.begun.map_or(0, |(_, due)| due);
+    // Whether a worker's clock is so far ahead that the caller's is not believed there.
+    let disbelieves = |run: &Execution| {
+        let ahead = setting.ahead(run.worker, plan.client);
+        run.at.saturating_add_signed(ahead) + ROUNDING > due + MAX_SKEW
+    };
     let of = |place: usize| {
         call.executions
             .iter()
@@ -17,7 +28,7 @@ pub(super) fn errors(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rul
     };
     let ran = |(place, attempt): (usize, &Attempt)| {
         of(place)
-            .filter(|run| !excused(setting, attempt, run))
+            .filter(|run| !excused(setting, attempt, run, disbelieves(run)))
             .count()
     };
     for (place, attempt) in call.attempts.iter().enumerate() {
@@ -46,16 +57,17 @@ pub(super) fn errors(setting: &Setting, call: &Call, breach: &mut impl FnMut(Rul
 
 /// Whether nobody could know of this run of an attempt, for all that was said of it.
 ///
-/// A worker whose clock is behind that of another does not see that a request has waited for so long
-/// that the other has shed it: it runs there if that one's acknowledgement was lost. And where the
+/// A worker whose clock is behind that of another, or so far ahead that it goes by its own alone, does
+/// not see that a request has waited for so long that the other has shed it: it runs there if that
+/// one's acknowledgement was lost. And where the
 /// broker forgot in a crash that it had delivered a request, no worker sees that another has run or
 /// refused it before.
-fn excused(setting: &Setting, attempt: &Attempt, run: &Execution) -> bool {
+fn excused(setting: &Setting, attempt: &Attempt, run: &Execution, disbelieves: bool) -> bool {
     let clock = |worker: usize| setting.skew[setting.clients + worker];
     let shed_by_a_faster_clock = |refusal: &Refusal| {
         refusal.reason == Reason::Shed.as_str()
             && refusal.at <= run.at
-            && clock(refusal.worker) > clock(run.worker)
+            && (clock(refusal.worker) > clock(run.worker) || disbelieves)
     };
     let shed = attempt.ended.is_some_and(|failure| failure.shed);
     if shed && attempt.redeliveries > 0 && attempt.refusals.iter().any(shed_by_a_faster_clock) {
@@ -90,5 +102,7 @@ pub(super) fn outdated(setting: &Setting, call: &Call, plan: &Plan) -> bool {
     (enough..=whole + MAX_SKEW + 2 * ON_ITS_WAY).contains(&ahead)
 }
 
+/// Times of day are read in milliseconds.
+const ROUNDING: Micros = 4 * MS;
 /// How long a probe may be on its way to a worker.
 const ON_ITS_WAY: Micros = 100 * MS;

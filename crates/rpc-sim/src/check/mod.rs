@@ -53,7 +53,7 @@ pub(crate) fn at_the_end(world: &mut World) {
         if call.begun.is_some() && call.ended.is_none() && !call.orphaned {
             breach(Rule::EndsInTime, "has not ended at all".into());
         }
-        honest::errors(&world.setting, call, &mut breach);
+        honest::errors(&world.setting, call, plan, &mut breach);
         kept::requests(world, call, plan, &mut breach);
         runs::executions(&world.setting, call, &mut breach);
         cancelled(world, number, &mut breach);
