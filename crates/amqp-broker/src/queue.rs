@@ -94,9 +94,23 @@ impl QueueDeclaration {
     pub fn all_of(queue: &QueueSpec) -> Result<Vec<Self>, Undeclarable> {
         queue.check()?;
         let dead = queue.dead_letter_queue()?;
-        let mut this = Self::of_kind(queue).ok_or(Undeclarable::Kind)?;
+        let mut this = Self::limited(queue).ok_or(Undeclarable::Kind)?;
+        let mut all = Vec::new();
+        if let Some(dead) = dead {
+            this.set("x-dead-letter-exchange", Argument::Text(String::new()));
+            let key = dead.name.as_str().to_owned();
+            this.set("x-dead-letter-routing-key", Argument::Text(key));
+            all.push(Self::limited(&dead).ok_or(Undeclarable::Kind)?);
+        }
+        all.push(this);
+        Ok(all)
+    }
+
+    /// All but where its dead letters go.
+    fn limited(queue: &QueueSpec) -> Option<Self> {
+        let mut this = Self::of_kind(queue)?;
         if this.passive {
-            return Ok(vec![this]);
+            return Some(this);
         }
         if let Some(limit) = queue.delivery_limit() {
             this.set("x-delivery-limit", Argument::Integer(limit.into()));
@@ -104,17 +118,14 @@ impl QueueDeclaration {
         if let Some(length) = queue.max_length() {
             this.set("x-max-length", Argument::Integer(length.into()));
             // As it comes, the broker would drop the oldest, and tell nobody.
-            this.set("x-overflow", Argument::Text("reject-publish".to_owned()));
+            let overflow = if queue.keeps_newest() {
+                "drop-head"
+            } else {
+                "reject-publish"
+            };
+            this.set("x-overflow", Argument::Text(overflow.to_owned()));
         }
-        let mut all = Vec::new();
-        if let Some(dead) = dead {
-            this.set("x-dead-letter-exchange", Argument::Text(String::new()));
-            let key = dead.name.as_str().to_owned();
-            this.set("x-dead-letter-routing-key", Argument::Text(key));
-            all.push(Self::of_kind(&dead).ok_or(Undeclarable::Kind)?);
-        }
-        all.push(this);
-        Ok(all)
+        Some(this)
     }
 
     fn of_kind(queue: &QueueSpec) -> Option<Self> {
@@ -184,7 +195,14 @@ mod tests {
         let all = QueueDeclaration::all_of(&QueueSpec::quorum(NAME)).unwrap();
         let [dead, queue] = <[_; 2]>::try_from(all).unwrap();
         assert_eq!(dead.name, "q.dead");
-        assert_eq!(dead.arguments, [("x-queue-type", text("quorum"))]);
+        assert_eq!(
+            dead.arguments,
+            [
+                ("x-queue-type", text("quorum")),
+                ("x-max-length", Argument::Integer(10_000)),
+                ("x-overflow", text("drop-head")),
+            ]
+        );
         assert_eq!(queue.name, "q");
         assert_eq!(
             queue.arguments,

@@ -53,10 +53,26 @@ impl Confirm {
     /// The verdict itself, or [`ErrorKind::Timeout`] when there is none at `deadline`; the message
     /// may arrive all the same.
     pub fn wait(mut self, deadline: Instant) -> Result<(), TransportError> {
-        park::block_on_until(Pin::new(&mut self), deadline).unwrap_or_else(|| {
-            Err(TransportError::new(ErrorKind::Timeout, "rpc", "confirm")
-                .with_detail("the broker has not confirmed in time"))
-        })
+        park::block_on_until(Pin::new(&mut self), deadline).unwrap_or_else(|| Err(Self::late()))
+    }
+
+    /// The verdict, if it is there.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn try_take(&mut self) -> Option<Result<(), TransportError>> {
+        match &mut self.0 {
+            State::Unrequested => Some(Ok(())),
+            State::Known(verdict) => Some(verdict.take().unwrap_or(Ok(()))),
+            State::Open(receiver) => match receiver.try_recv() {
+                Ok(verdict) => verdict,
+                Err(_) => Some(Err(gone())),
+            },
+        }
+    }
+
+    /// What is said in place of a verdict that has not come.
+    pub(crate) fn late() -> TransportError {
+        TransportError::new(ErrorKind::Timeout, "rpc", "confirm")
+            .with_detail("the broker has not confirmed in time")
     }
 }
 

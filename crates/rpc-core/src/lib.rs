@@ -86,7 +86,7 @@ pub use rpc_proto::{
 #[cfg(feature = "tokio")]
 pub use self::client::Client;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
-pub use self::client::{CallOptions, ClientOptions, WhenBlocked};
+pub use self::client::{CallOptions, CallStats, ClientOptions, ClientStats, WhenBlocked};
 pub use self::confirm::{Confirm, Verdict};
 #[cfg(feature = "tokio")]
 pub use self::connector::{ConnectWith, Connector, Erased};

@@ -56,7 +56,10 @@ pub trait Observer: Send + Sync + 'static {
         let _ = call;
     }
 
-    /// A server is done with a request.
+    /// A server is done with a request: answered, acknowledged without an answer, or handed back.
+    ///
+    /// Told once of deliveries that were answered together, and of what is passed on to quarantine when
+    /// it is done with there. What is lost with the process or its runtime, nobody is told of.
     fn request_ended(&self, request: &RequestEvent<'_>) {
         let _ = request;
     }

@@ -29,7 +29,9 @@ pub struct QueueSpec {
     pub kind: QueueKind,
     delivery_limit: Option<u32>,
     max_length: Option<u32>,
+    keeps_newest: bool,
     dead_letters: Option<DeadLetters>,
+    dead_length: u32,
 }
 
 /// Where dead letters go.
@@ -47,6 +49,9 @@ impl QueueSpec {
     /// How many messages wait in a [quorum](Self::quorum) queue at most.
     pub const MAX_LENGTH: u32 = 100_000;
 
+    /// How many dead letters are kept: the newest.
+    pub const DEAD_LENGTH: u32 = 10_000;
+
     /// How the name of the queue for dead letters ends.
     pub const DEAD: &str = ".dead";
 
@@ -58,7 +63,9 @@ impl QueueSpec {
             kind,
             delivery_limit: None,
             max_length: None,
+            keeps_newest: false,
             dead_letters: None,
+            dead_length: Self::DEAD_LENGTH,
         }
     }
 
@@ -79,7 +86,9 @@ impl QueueSpec {
             kind: QueueKind::Quorum,
             delivery_limit: Some(Self::DELIVERY_LIMIT),
             max_length: Some(Self::MAX_LENGTH),
+            keeps_newest: false,
             dead_letters: Some(DeadLetters::Own),
+            dead_length: Self::DEAD_LENGTH,
         }
     }
 
@@ -101,6 +110,15 @@ impl QueueSpec {
     #[must_use]
     pub const fn with_max_length(mut self, length: u32) -> Self {
         self.max_length = Some(length);
+        self.keeps_newest = false;
+        self
+    }
+
+    /// Keeps the newest `length` messages: what is published to a full queue drops its oldest.
+    #[must_use]
+    pub const fn with_newest(mut self, length: u32) -> Self {
+        self.max_length = Some(length);
+        self.keeps_newest = true;
         self
     }
 
@@ -108,7 +126,9 @@ impl QueueSpec {
     /// name of this one with `.dead` behind it, declared together with it, [quorum](QueueKind::Quorum)
     /// like it or else durable.
     ///
-    /// That queue has no limit: somebody must look at it.
+    /// That queue keeps the newest [`DEAD_LENGTH`](Self::DEAD_LENGTH), so that one that nobody looks at
+    /// does not fill the broker. Their headers say why they are there: `x-first-death-reason`, and
+    /// `x-first-death-queue`.
     #[must_use]
     pub fn with_dead_letter(mut self) -> Self {
         self.dead_letters = Some(DeadLetters::Own);
@@ -120,6 +140,13 @@ impl QueueSpec {
     #[must_use]
     pub fn with_dead_letter_to(mut self, name: ShortString) -> Self {
         self.dead_letters = Some(DeadLetters::To(name));
+        self
+    }
+
+    /// Keeps the newest `length` dead letters. Queues that share a place for them must agree.
+    #[must_use]
+    pub const fn with_dead_letters_kept(mut self, length: u32) -> Self {
+        self.dead_length = length;
         self
     }
 
@@ -140,6 +167,17 @@ impl QueueSpec {
     #[must_use]
     pub const fn max_length(&self) -> Option<u32> {
         self.max_length
+    }
+
+    /// Whether a full queue drops its oldest message, and does not refuse the newest.
+    #[must_use]
+    pub const fn keeps_newest(&self) -> bool {
+        self.keeps_newest
+    }
+
+    /// Whether there is a queue for its dead letters.
+    pub(crate) const fn has_dead_letters(&self) -> bool {
+        self.dead_letters.is_some()
     }
 
     /// Whether there is nothing to it but name and kind.
@@ -168,7 +206,7 @@ impl QueueSpec {
             QueueKind::Quorum => QueueKind::Quorum,
             _ => QueueKind::Durable,
         };
-        Ok(Some(Self::new(name, kind)))
+        Ok(Some(Self::new(name, kind).with_newest(self.dead_length)))
     }
 
     /// For implementors of a transport: refuses what no broker can declare.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use rpc_proto::server::{Request, Response};
+use rpc_proto::wire::is_reserved;
 use rpc_proto::{Reason, ShortString, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,7 +56,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle<Req, Resp>(
         self,
@@ -73,7 +74,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle_with<Req, Resp>(
         self,
@@ -96,7 +97,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle_blocking<Req, Resp>(
         self,
@@ -132,7 +133,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle_blocking_with<Req, Resp>(
         self,
@@ -158,7 +159,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle_async<Req, Resp, Fut>(
         self,
@@ -178,7 +179,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn handle_async_with<Req, Resp, Fut>(
         self,
@@ -207,10 +208,10 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
     #[must_use]
     pub fn default_method(mut self, method: &'static str) -> Self {
-        self.default_method = Some(ShortString::from_static(method));
+        self.default_method = Some(method_name(method));
         self
     }
 
@@ -233,8 +234,7 @@ impl Router {
         method: &'static str,
         handler: impl Fn(Arc<dyn Codec>, Request) -> Work + Send + Sync + 'static,
     ) -> Self {
-        self.methods
-            .insert(ShortString::from_static(method), Box::new(handler));
+        self.methods.insert(method_name(method), Box::new(handler));
         self
     }
 
@@ -279,6 +279,16 @@ impl fmt::Debug for Router {
     }
 }
 
+/// A name that requests can carry.
+fn method_name(method: &'static str) -> ShortString {
+    let name = ShortString::from_static(method);
+    assert!(
+        !is_reserved(&name),
+        "{name:?} is a word of the framework, and no request of that name would be served"
+    );
+    name
+}
+
 fn answer<Req: DeserializeOwned, Resp: Serialize>(
     codec: &dyn Codec,
     request: &Request,
@@ -301,4 +311,21 @@ fn encode<Resp: Serialize>(codec: &dyn Codec, result: &Resp) -> Answer {
         body,
         content_type: Some(codec.content_type()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "rpc.cancel")]
+    fn a_word_of_the_framework_names_no_method() {
+        let _ = Router::new().handle("rpc.cancel", |n: u64| Ok(n));
+    }
+
+    #[test]
+    #[should_panic(expected = "rpc.reply")]
+    fn a_word_of_the_framework_is_no_default_method() {
+        let _ = Router::new().default_method("rpc.reply");
+    }
 }

@@ -2,6 +2,8 @@
 //! [`blocking::Transport`](crate::blocking::Transport); both include the same words.
 
 use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,8 +63,14 @@ pub trait Consumer: Debug + Send {
     async fn recv(&mut self) -> Result<Option<Delivery>, TransportError>;
 }
 
+/// What `async_trait` makes of an `async fn`.
+type Boxed<'a, O> = Pin<Box<dyn Future<Output = Result<O, TransportError>> + Send + 'a>>;
+
 /// Forwards every method, so that a pointer to a transport is one: `Client<Arc<dyn Transport>>` is
 /// the client whose backend is chosen at run time.
+///
+/// What every call does hands on the future that is there already: `async` would put it into another
+/// box.
 macro_rules! forward {
     ($pointer:ident) => {
         #[async_trait]
@@ -76,13 +84,18 @@ macro_rules! forward {
                 (**self).declare(queue).await
             }
 
-            async fn publish(
-                &self,
-                to: &Address,
+            fn publish<'a, 'b, 'c>(
+                &'a self,
+                to: &'b Address,
                 message: Message,
                 deadline: Instant,
-            ) -> Result<Confirm, TransportError> {
-                (**self).publish(to, message, deadline).await
+            ) -> Boxed<'c, Confirm>
+            where
+                'a: 'c,
+                'b: 'c,
+                Self: 'c,
+            {
+                (**self).publish(to, message, deadline)
             }
 
             fn is_blocked(&self) -> bool {
@@ -96,12 +109,20 @@ macro_rules! forward {
                 (**self).consume(options).await
             }
 
-            async fn ack(&self, token: AckToken) -> Result<(), TransportError> {
-                (**self).ack(token).await
+            fn ack<'a, 'b>(&'a self, token: AckToken) -> Boxed<'b, ()>
+            where
+                'a: 'b,
+                Self: 'b,
+            {
+                (**self).ack(token)
             }
 
-            async fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
-                (**self).reject(token, fate).await
+            fn reject<'a, 'b>(&'a self, token: AckToken, fate: Fate) -> Boxed<'b, ()>
+            where
+                'a: 'b,
+                Self: 'b,
+            {
+                (**self).reject(token, fate)
             }
 
             async fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {

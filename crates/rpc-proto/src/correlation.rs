@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use smol_str::SmolStr;
-
 use crate::ShortString;
 
 /// The identity of one attempt at a call: 128 random bits, never used twice.
@@ -29,39 +27,40 @@ impl CallId {
     /// As it stands in `correlation_id`.
     #[must_use]
     pub fn to_correlation_id(self) -> ShortString {
-        let text: SmolStr = self.characters().into_iter().map(char::from).collect();
+        let text = self.characters();
         // 22 ASCII characters: far below the limit of a short string.
-        ShortString::new(text).unwrap_or_default()
+        std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| ShortString::new(text).ok())
+            .unwrap_or_default()
     }
 
     /// Reads a `correlation_id`; `None` for anything that is not one of ours.
     #[must_use]
     pub fn from_correlation_id(text: &str) -> Option<Self> {
-        let text = text.as_bytes();
-        if text.len() != LEN {
-            return None;
-        }
-        let (last, rest) = text.split_last()?;
-        let mut bits = 0u128;
-        for &character in rest {
-            bits = bits << 6 | u128::from(value(character)?);
-        }
-        // 21 characters hold 126 bits. The last one holds two, and its other four must be zero, or
-        // sixteen spellings would name one call.
-        let last = value(*last)?;
+        let text: &[u8; LEN] = text.as_bytes().try_into().ok()?;
+        let (high, text) = text.split_first_chunk::<WORD>()?;
+        let (middle, last) = text.split_first_chunk::<WORD>()?;
+        let (high, middle, last) = (read(high)?, read(middle)?, read(last)?);
+        // 22 characters hold 132 bits. The last four must be zero, or sixteen spellings would name
+        // one call.
         if last & 0b1111 != 0 {
             return None;
         }
-        Some(Self(bits << 2 | u128::from(last >> 4)))
+        let bits = u128::from(high) << 68 | u128::from(middle) << 8 | u128::from(last >> 4);
+        Some(Self(bits))
     }
 
     fn characters(self) -> [u8; LEN] {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is cut off is written after it"
+        )]
+        let (high, middle, last) = ((self.0 >> 68) as u64, (self.0 >> 8) as u64, self.0 as u64);
         let mut text = [0; LEN];
-        let (last, rest) = text.split_at_mut(LEN - 1);
-        for (place, character) in last.iter_mut().enumerate() {
-            *character = digit(self.0 >> (128 - 6 * (place + 1)));
-        }
-        rest[0] = digit(self.0 << 4);
+        write(&mut text[..WORD], high);
+        write(&mut text[WORD..2 * WORD], middle);
+        write(&mut text[2 * WORD..], last << 4);
         text
     }
 }
@@ -74,21 +73,42 @@ impl fmt::Debug for CallId {
 
 const LEN: usize = 22;
 
+/// Ten characters are 60 bits, which a processor shifts at once; the last two are twelve.
+const WORD: usize = 10;
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-const fn digit(bits: u128) -> u8 {
-    ALPHABET[(bits & 0b11_1111) as usize]
+/// What each byte stands for.
+const VALUES: [u8; 256] = {
+    let mut values = [FOREIGN; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "there are 64")]
+        let short = value as u8;
+        values[ALPHABET[value] as usize] = short;
+        value += 1;
+    }
+    values
+};
+
+/// A bit that no digit has.
+const FOREIGN: u8 = 0b1000_0000;
+
+fn write(text: &mut [u8], mut bits: u64) {
+    for character in text.iter_mut().rev() {
+        *character = ALPHABET[(bits & 0b11_1111) as usize];
+        bits >>= 6;
+    }
 }
 
-const fn value(character: u8) -> Option<u8> {
-    match character {
-        b'A'..=b'Z' => Some(character - b'A'),
-        b'a'..=b'z' => Some(character - b'a' + 26),
-        b'0'..=b'9' => Some(character - b'0' + 52),
-        b'-' => Some(62),
-        b'_' => Some(63),
-        _ => None,
+fn read(text: &[u8]) -> Option<u64> {
+    let (mut bits, mut all) = (0u64, 0u8);
+    for &character in text {
+        let value = VALUES[usize::from(character)];
+        all |= value;
+        bits = bits << 6 | u64::from(value);
     }
+    (all & FOREIGN == 0).then_some(bits)
 }
 
 #[cfg(test)]

@@ -84,10 +84,30 @@ pub enum LinkState {
         /// Why there is none; nothing at the very beginning.
         cause: Option<TransportError>,
     },
-    /// There is none any more, and nobody makes another: the transport was given to us ready-made.
+    /// There is none any more, and nobody makes another: the transport was given to us ready-made, or
+    /// this process could not so much as begin to make one.
     Lost(TransportError),
     /// There is one.
     Up(Generation),
+}
+
+impl LinkState {
+    /// Why there is no connection, or will be none any more; nothing when there is one.
+    #[must_use]
+    pub fn trouble(&self) -> Option<TransportError> {
+        let error = |kind, detail: &str| {
+            Some(TransportError::new(kind, "rpc", "connect").with_detail(detail))
+        };
+        match self {
+            Self::Up(_) => None,
+            Self::Closed => error(ErrorKind::Closed, "it was closed by its owner"),
+            Self::Lost(cause)
+            | Self::Connecting {
+                cause: Some(cause), ..
+            } => Some(cause.clone()),
+            Self::Connecting { cause: None, .. } => error(ErrorKind::Connect, "not connected yet"),
+        }
+    }
 }
 
 /// What to do now.
@@ -221,6 +241,14 @@ impl Link {
             self.retreat(now, cause);
         }
         true
+    }
+
+    /// Nobody can make transports, for this reason. Only the owner's wish to end it stands above that.
+    pub fn abandon(&mut self, cause: TransportError) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.phase = Phase::Lost;
+            self.cause = Some(cause);
+        }
     }
 
     /// The owner ends it.
@@ -400,6 +428,33 @@ mod tests {
         assert!(link.handle_lost(now, Generation::FIRST, cause(ErrorKind::Closed)));
         assert_eq!(link.poll(now), Step::Stop);
         assert!(matches!(link.state(), LinkState::Lost(_)));
+    }
+
+    #[test]
+    fn abandoned_it_dials_no_more_and_says_why() {
+        let (mut link, now) = link(1);
+        link.abandon(cause(ErrorKind::Other));
+        assert_eq!(link.poll(now), Step::Stop);
+        assert!(matches!(link.state(), LinkState::Lost(cause) if cause.kind() == ErrorKind::Other));
+        link.close();
+        link.abandon(cause(ErrorKind::Other));
+        assert!(matches!(link.state(), LinkState::Closed));
+    }
+
+    #[test]
+    fn every_state_but_up_says_what_the_trouble_is() {
+        let trouble = |link: &Link| link.state().trouble().map(|cause| cause.kind());
+        let (mut link, now) = link(1);
+        assert_eq!(trouble(&link), Some(ErrorKind::Connect), "not yet");
+        assert_eq!(link.poll(now), Step::Dial(0));
+        link.handle_failed(now, cause(ErrorKind::Denied));
+        assert_eq!(trouble(&link), Some(ErrorKind::Denied));
+        let mut given = Link::given(now);
+        assert_eq!(trouble(&given), None);
+        given.handle_lost(now, Generation::FIRST, cause(ErrorKind::NotFound));
+        assert_eq!(trouble(&given), Some(ErrorKind::NotFound));
+        given.close();
+        assert_eq!(trouble(&given), Some(ErrorKind::Closed));
     }
 
     #[test]

@@ -82,6 +82,9 @@ reasons! {
     HandlerTimedOut = "HANDLER_TIMED_OUT", DeadlineExceeded, Executed;
     /// The request has come through too many services: they call each other in a circle.
     HopLimit = "HOP_LIMIT", FailedPrecondition, NotExecuted;
+    /// The idempotency key is that of another request, of other arguments. A worker that does not know
+    /// that one may run this one.
+    KeyReused = "KEY_REUSED", InvalidArgument, MaybeExecuted;
     /// The body of the message is over the limit.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted, NotExecuted;
     /// No queue has this name: nobody listens.

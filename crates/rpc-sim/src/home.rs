@@ -3,9 +3,9 @@
 //! This is the supervisor of rpc-core without tasks: it dials, moves in, reports up, lives on the
 //! transport until it ends, reports it lost, and dials again.
 
+use rpc_proto::client::Check;
 use rpc_proto::link::{Backoff, Generation, Link, Step};
-use rpc_proto::wire::CHECK_TYPE;
-use rpc_proto::{Address, ErrorKind, Message, TransportError};
+use rpc_proto::{CallId, ErrorKind, TransportError};
 
 use crate::conn::{ConnId, Down, Lane, Open, Owner, Up};
 use crate::event::Wake;
@@ -21,8 +21,8 @@ pub(crate) struct Home<K> {
     dial: Option<ConnId>,
     /// Sends itself a message before it is up, to see that the whole path works.
     checks: bool,
-    /// A transport on which that message is on its way.
-    checking: Option<Peer<K>>,
+    /// A transport that is moved in on, and the message that is on its way there.
+    checking: Option<(Peer<K>, Option<Check>)>,
     /// The last transport; it may have ended.
     pub(crate) peer: Option<Peer<K>>,
     pub(crate) generation: Generation,
@@ -91,36 +91,39 @@ impl<K> Home<K> {
     }
 
     fn handle_dial(&mut self, wire: &mut Wire, conn: ConnId, frame: Down) -> Arrival<K> {
-        if let Some(peer) = &mut self.checking {
+        if let Some((peer, check)) = &mut self.checking {
             return match peer.handle(wire, frame) {
-                News::Delivery(0, deliver) if deliver.message.kind == Some(CHECK_TYPE) => {
-                    self.move_in(wire)
+                News::Delivery(0, deliver)
+                    if check
+                        .as_ref()
+                        .is_some_and(|check| check.is_heard(&deliver.message)) =>
+                {
+                    self.checked(wire, conn, Ok(()))
                 }
-                News::Cancelled(_) | News::Ended(..) => {
-                    self.dial_failed(wire, conn, ErrorKind::Closed);
-                    Arrival::Nothing
-                }
+                News::Cancelled(_) => self.checked(wire, conn, Err(closed("consume"))),
+                News::Ended(cause, _) => self.checked(wire, conn, Err(cause)),
                 _ => Arrival::Nothing,
             };
         }
         match frame {
             Down::Opened(opened) => {
                 let mut peer = Peer::new(conn, opened);
-                if !self.checks {
-                    self.checking = Some(peer);
+                let id = CallId::from_bits(conn.0 as u128);
+                let check = self
+                    .checks
+                    .then(|| Check::begin(wire.instant(), id, &peer.inbox, false, peer.blocked))
+                    .flatten();
+                let Some((check, to, message)) = check else {
+                    self.checking = Some((peer, None));
                     return self.move_in(wire);
-                }
-                let to = Address::queue(peer.inbox.clone());
-                let message = Message {
-                    kind: Some(CHECK_TYPE),
-                    ..Message::default()
                 };
                 peer.publish_unasked(wire, &to, message);
-                self.checking = Some(peer);
+                self.checking = Some((peer, Some(check)));
                 Arrival::Nothing
             }
             Down::Refused | Down::End => {
-                self.dial_failed(wire, conn, ErrorKind::Connect);
+                let cause = TransportError::new(ErrorKind::Connect, "sim", "connect");
+                self.dial_failed(wire, conn, cause);
                 Arrival::Nothing
             }
             _ => Arrival::Nothing,
@@ -130,7 +133,7 @@ impl<K> Home<K> {
     /// All that belongs on the new transport is there.
     fn move_in(&mut self, wire: &mut Wire) -> Arrival<K> {
         self.dial = None;
-        let Some(mut peer) = self.checking.take() else {
+        let Some((mut peer, _)) = self.checking.take() else {
             return Arrival::Nothing;
         };
         let Some(generation) = self.link.handle_up(wire.instant()) else {
@@ -149,19 +152,34 @@ impl<K> Home<K> {
         if self.dial != Some(conn) {
             return Arrival::Nothing;
         }
-        // While the broker takes no messages, none comes back.
-        if self.checking.as_ref().is_some_and(|peer| peer.blocked) {
-            return self.move_in(wire);
-        }
-        self.dial_failed(wire, conn, ErrorKind::Timeout);
-        Arrival::Nothing
+        self.checked(wire, conn, Err(Check::overdue()))
     }
 
-    fn dial_failed(&mut self, wire: &mut Wire, conn: ConnId, kind: ErrorKind) {
+    fn checked(
+        &mut self,
+        wire: &mut Wire,
+        conn: ConnId,
+        outcome: Result<(), TransportError>,
+    ) -> Arrival<K> {
+        let blocked = self.checking.as_ref().is_some_and(|(peer, _)| peer.blocked);
+        let check = self.checking.as_mut().and_then(|(_, check)| check.take());
+        let judged = match check {
+            Some(check) => check.judge(outcome, blocked).map(drop),
+            None => outcome,
+        };
+        match judged {
+            Ok(()) => self.move_in(wire),
+            Err(cause) => {
+                self.dial_failed(wire, conn, cause);
+                Arrival::Nothing
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, wire: &mut Wire, conn: ConnId, cause: TransportError) {
         self.dial = None;
         self.checking = None;
         wire.close(conn);
-        let cause = TransportError::new(kind, "sim", "connect");
         self.link.handle_failed(wire.instant(), cause);
     }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
-    AckToken, Address, CallError, CallOptions, Client, ClientOptions, Confirm, Connector,
-    ConsumeOptions, Consumer, ConsumerId, Delivery, DrainReport, ErrorKind, Fate, Message,
-    QueueSpec, Server, ServerOptions, Service, ShortString, Transport, TransportError,
+    AckToken, Address, CallError, CallOptions, Client, ClientOptions, ClientStats, Confirm,
+    Connector, ConsumeOptions, Consumer, ConsumerId, Delivery, DrainReport, ErrorKind, Fate,
+    Message, QueueSpec, Server, ServerOptions, Service, ShortString, Transport, TransportError,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
@@ -334,7 +334,7 @@ impl Caller for AsyncCaller {
         self.client.in_flight()
     }
 
-    fn stats(&self) -> client::Stats {
+    fn stats(&self) -> ClientStats {
         self.client.stats()
     }
 

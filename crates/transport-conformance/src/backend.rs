@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
-    AckToken, Address, CallError, CallOptions, ClientOptions, Confirm, ConsumeOptions, ConsumerId,
-    Delivery, DrainReport, Fate, LinkState, Message, QueueSpec, ServerOptions, Service,
+    AckToken, Address, CallError, CallOptions, ClientOptions, ClientStats, Confirm, ConsumeOptions,
+    ConsumerId, Delivery, DrainReport, Fate, LinkState, Message, QueueSpec, ServerOptions, Service,
     ShortString, TransportError,
 };
 
@@ -190,8 +190,8 @@ pub trait Caller: Send + Sync {
     /// Calls that are open.
     fn in_flight(&self) -> usize;
 
-    /// What became of all calls so far.
-    fn stats(&self) -> client::Stats;
+    /// What became of all calls so far, and of the attempts at them.
+    fn stats(&self) -> ClientStats;
 
     /// Closes the client.
     fn close(&self);

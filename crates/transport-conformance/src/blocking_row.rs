@@ -11,9 +11,9 @@ use rpc_core::blocking::{Client, Connector, Consumer, Server, Transport};
 use rpc_core::proto::wire::Reply;
 use rpc_core::proto::{client, server};
 use rpc_core::{
-    AckToken, Address, CallError, CallOptions, ClientOptions, Confirm, ConsumeOptions, ConsumerId,
-    Delivery, DrainReport, Fate, Message, QueueSpec, ServerOptions, Service, ShortString,
-    TransportError,
+    AckToken, Address, CallError, CallOptions, ClientOptions, ClientStats, Confirm, ConsumeOptions,
+    ConsumerId, Delivery, DrainReport, Fate, Message, QueueSpec, ServerOptions, Service,
+    ShortString, TransportError,
 };
 
 use crate::async_row::{Alarm, LANES, received};
@@ -283,7 +283,7 @@ impl Caller for BlockingCaller {
         self.0.in_flight()
     }
 
-    fn stats(&self) -> client::Stats {
+    fn stats(&self) -> ClientStats {
         self.0.stats()
     }
 

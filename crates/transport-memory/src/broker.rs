@@ -8,12 +8,12 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_core::{AckToken, Address, ConsumerId, Fate, Message, ShortString};
+use rustc_hash::FxHashMap;
 
 pub(crate) use self::dead::{DeadLetter, Death};
 use crate::effects::Effects;
@@ -30,10 +30,10 @@ use crate::subscriber::{Flow, Subscriber};
 #[derive(Debug)]
 pub(crate) struct Broker<W> {
     max_ready: usize,
-    connections: HashMap<ConnectionId, Connection>,
-    names: HashMap<ShortString, QueueId>,
-    queues: HashMap<QueueId, Queue>,
-    subscribers: HashMap<ConsumerId, Subscriber<W>>,
+    connections: FxHashMap<ConnectionId, Connection>,
+    names: FxHashMap<ShortString, QueueId>,
+    queues: FxHashMap<QueueId, Queue>,
+    subscribers: FxHashMap<ConsumerId, Subscriber<W>>,
     held: Held,
     stopped: bool,
     /// The last number given to a connection or a queue. None is used twice, so that a delivery of
@@ -99,10 +99,10 @@ impl<W> Broker<W> {
     pub(crate) fn new(max_ready: NonZeroUsize) -> Self {
         Self {
             max_ready: max_ready.get(),
-            connections: HashMap::new(),
-            names: HashMap::new(),
-            queues: HashMap::new(),
-            subscribers: HashMap::new(),
+            connections: FxHashMap::default(),
+            names: FxHashMap::default(),
+            queues: FxHashMap::default(),
+            subscribers: FxHashMap::default(),
             held: Held::default(),
             stopped: false,
             last_number: 0,
@@ -352,12 +352,12 @@ impl<W> Broker<W> {
         };
         queue.drop_expired(now, effects);
         let max = queue.capacity(self.max_ready);
-        let len = match (queue.ownership, queue.turn()) {
-            (Ownership::Shared(_), _) | (_, None) => queue.ready_len(),
+        let room = match (queue.ownership, queue.turn()) {
+            (Ownership::Shared(_), _) | (_, None) => queue.make_room(self.max_ready, effects),
             // An inbox sends on at once, so what waits is in the mailbox.
-            (_, Some(id)) => self.mailbox_len(id),
+            (_, Some(id)) => self.mailbox_len(id) < max,
         };
-        if len >= max {
+        if !room {
             return Err(Refusal::Full {
                 name: name.clone(),
                 max,
@@ -369,7 +369,7 @@ impl<W> Broker<W> {
     /// Hands out what is ready, by turns, to those that have credit.
     fn dispatch(
         queue: &mut Queue,
-        subscribers: &mut HashMap<ConsumerId, Subscriber<W>>,
+        subscribers: &mut FxHashMap<ConsumerId, Subscriber<W>>,
         now: Instant,
         effects: &mut Effects<W>,
     ) {
@@ -391,7 +391,7 @@ impl<W> Broker<W> {
 
     /// Makes the consumer `id` one of `queue` and of the connection `on`.
     fn subscribe(
-        connections: &mut HashMap<ConnectionId, Connection>,
+        connections: &mut FxHashMap<ConnectionId, Connection>,
         queue: &mut Queue,
         on: ConnectionId,
         id: ConsumerId,

@@ -45,6 +45,8 @@ pub(crate) struct Limits {
     pub(crate) deliveries: Option<u32>,
     /// How many messages are ready at most.
     pub(crate) length: Option<u32>,
+    /// Whether the oldest goes when one comes that is over the length.
+    pub(crate) keeps_newest: bool,
     /// The queue for what it gives up.
     pub(crate) dead_letters: Option<ShortString>,
 }
@@ -109,6 +111,17 @@ impl Queue {
             .length
             .map(|own| usize::try_from(own).unwrap_or(max));
         own.map_or(max, |own| own.min(max))
+    }
+
+    /// Whether one more message may be ready, where every queue holds `max`. Where the newest are kept
+    /// the oldest goes for it.
+    pub(crate) fn make_room<W>(&mut self, max: usize, effects: &mut Effects<W>) -> bool {
+        let capacity = self.capacity(max);
+        while self.limits.keeps_newest && capacity > 0 && self.ready.len() >= capacity {
+            let oldest = self.ready.pop_front();
+            effects.dropped.extend(oldest.map(|entry| entry.message));
+        }
+        self.ready.len() < capacity
     }
 
     /// Whether its messages say how often they were delivered before.

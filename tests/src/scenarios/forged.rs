@@ -70,7 +70,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
                 sent
             });
             // Memory is compared between two moments of the flood, with the ledger still small.
-            while session.stats().unmatched_replies < forged / 10 && !over.load(Ordering::SeqCst) {
+            while session.stats().attempts.unmatched_replies < forged / 10
+                && !over.load(Ordering::SeqCst)
+            {
                 thread::sleep(POLL);
             }
             memory.0 = Vitals::of_self().rss_kib;
@@ -81,7 +83,7 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         stopper.stop();
         sent
     })?;
-    let counted = || session.stats().unmatched_replies;
+    let counted = || session.stats().attempts.unmatched_replies;
     let deadline = Instant::now() + Duration::from_secs(10);
     while counted() < sent && Instant::now() < deadline {
         thread::sleep(POLL);

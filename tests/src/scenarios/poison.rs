@@ -106,15 +106,11 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     report.require(typed == poisons, || {
         format!("{typed} of {poisons} poisons were typed so")
     });
-    report.require(dead >= poisons, || {
-        format!("{dead} of {poisons} poisons are dead letters")
+    // More of them have been passed on twice, and each copy is counted by itself.
+    report.require(dead == poisons, || {
+        format!("{poisons} poisons are {dead} dead letters")
     });
-    // A worker that died between the confirm and the acknowledgement of one it passed on has left it
-    // in quarantine twice. Each copy is counted by itself.
-    let copies = dead.saturating_sub(poisons);
-    report.figure("passed_on_twice", copies);
-    let limit = u64::from(QueueChoice::DELIVERY_LIMIT);
-    let allowed = limit * (1 + copies.min(2)) + 1;
+    let allowed = u64::from(QueueChoice::DELIVERY_LIMIT) + 1;
     report.require(most <= allowed, || {
         format!("a poison ran {most} times, and {allowed} are allowed")
     });

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rpc_core::proto::client::Stats;
 use rpc_core::proto::link::{Backoff, LinkState};
 use rpc_core::{
-    CallError, CallOptions, Client, ClientOptions, ShortString, TransportError, blocking,
+    CallError, CallOptions, Client, ClientOptions, ClientStats, ShortString, TransportError,
+    blocking,
 };
 use tokio::runtime::{Handle, Runtime};
 
@@ -169,9 +169,9 @@ impl Session {
         }
     }
 
-    /// What became of all calls so far.
+    /// What became of all calls so far, and of the attempts at them.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ClientStats {
         match &self.client {
             AnyClient::Async { client, .. } => client.stats(),
             AnyClient::Blocking(client) => client.stats(),

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
     } else {
         print_requests
     };
-    let worker = session::serve(&backend.link(), args, watch)?;
+    let worker = session::serve(&backend.link(), args, watch);
     if backend.is_local() {
         eprintln!("note: `memory` stays in this process, so nobody can call this service");
     }

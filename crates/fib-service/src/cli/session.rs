@@ -67,7 +67,7 @@ pub(crate) fn serve(
     link: &Link,
     args: &Serve,
     watch: impl FnOnce(ServiceOptions) -> ServiceOptions,
-) -> Result<Worker, Failure> {
+) -> Worker {
     let (service, slow) = fibonacci(&args.service, watch);
     let mut options = server_options(&args.connect, &args.service, slow);
     if args.guarantees.at_most_once {
@@ -76,16 +76,8 @@ pub(crate) fn serve(
     if args.guarantees.dedup {
         options.policy.dedup = Some(Arc::new(MemoryDedup::default()));
     }
-    if args.connect.queue_type == QueueType::Quorum {
-        options = options
-            .with_quarantine(POISON_LIMIT)
-            .map_err(|error| Failure::usage(format!("`--queue`: {error}")))?;
-    }
-    Ok(link.serve(service, options))
+    link.serve(service, options)
 }
-
-/// How many workers a request may end after the first.
-const POISON_LIMIT: u32 = 3;
 
 /// The service, and whether it is slow.
 fn fibonacci(

@@ -5,18 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::client::{Next, Request};
 use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::wire::Reply;
 use rpc_proto::{CallError, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::mailbox::Mailbox;
 use super::supervise::{Tenant, begin_to_close, occupy, supervise};
 use super::tenant::spawn;
 use super::{Connector, Transport, cancel};
-use crate::client::{CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, blocked};
-use crate::link::CLOSE_LIMIT;
+use crate::client::{
+    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
+};
 use crate::{ConsumeOptions, park};
 
 /// Calls a service over any blocking [`Transport`].
@@ -42,16 +44,17 @@ impl<T: Transport> Client<T> {
     /// Those of [`Transport::consume`] for an inbox, and [`ErrorKind::Other`](crate::ErrorKind::Other) when the system has no
     /// thread left.
     pub fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
-        let consumer = transport.consume(ConsumeOptions::inbox(options.inbox))?;
+        let inbox = ConsumeOptions::inbox(options.inbox);
+        let mailbox = Mailbox::new(transport.consume(inbox)?);
         let transport = Arc::new(transport);
         let core = Core::new(options, Link::given(Instant::now()), false);
-        Tenant::arrive(&*core, Generation::FIRST, &transport, &consumer);
+        Tenant::arrive(&*core, Generation::FIRST, &transport, &mailbox);
         // From here on an error drops it, and the consumer with it.
         let client = Self::of(Arc::clone(&core));
         let receiving = Receiving(core);
         spawn("rpc-client", move || {
             let core = &receiving.0;
-            occupy(&transport, consumer, &core.cell, &**core);
+            occupy(&transport, mailbox, &core.cell, &**core);
         })?;
         client.carry()?;
         Ok(client)
@@ -61,7 +64,7 @@ impl<T: Transport> Client<T> {
     ///
     /// Returns at once. Until there is a connection calls fail with
     /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready). Should
-    /// the system have no thread left, it is closed from the beginning.
+    /// the system have no thread left, they fail with [`NotSent`](CallError::NotSent), which says so.
     #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
@@ -69,15 +72,20 @@ impl<T: Transport> Client<T> {
     {
         let core = Core::connecting(options, connector.endpoints());
         let client = Self::of(Arc::clone(&core));
-        let receiving = Receiving(core);
         let connector = Arc::new(connector);
-        let spawned = spawn("rpc-client", move || {
+        let driven = Arc::clone(&core);
+        let supervised = move || {
+            let receiving = Receiving(driven);
             let core = &receiving.0;
             supervise(&connector, &core.cell, core);
-        });
-        if let Err(error) = spawned.and_then(|()| client.carry()) {
+        };
+        // The supervisor last: without it nothing is connected yet, and the courier ends by itself.
+        let started = client
+            .carry()
+            .and_then(|()| spawn("rpc-client", supervised));
+        if let Err(error) = started {
             tracing::error!(%error, "a client could not be started");
-            client.shared.leave();
+            core.abandon(error);
         }
         client
     }
@@ -93,16 +101,16 @@ impl<T: Transport> Client<T> {
         spawn("rpc-courier", move || carry(&carrying))
     }
 
-    /// Waits until there is a connection, at most this long.
+    /// Waits until there is a connection, at most this long; less where there will be none any more.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Why there is none: the last cause that is known, or that there has been no answer yet.
     pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
         let up = park::block_on_until(pin!(core.cell.until_up()), deadline);
-        match core.trouble() {
+        match core.cell.trouble() {
             Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
             _ => Ok(()),
         }
@@ -131,7 +139,7 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call).
+    /// As [`call`](Self::call), within the timeout of the options if they have one.
     pub fn call_with<Req, Resp>(
         &self,
         options: CallOptions,
@@ -144,43 +152,51 @@ impl<T: Transport> Client<T> {
     {
         let stub = &self.core().stub;
         let request = stub.encode(method, arguments)?;
-        let reply = self.call_raw(options, request)?;
-        stub.decode(&reply)
+        self.run(options, request, |reply| stub.decode(&reply))
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that nothing is encoded or decoded.
+    /// As [`call_with`](Self::call_with), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
+        self.run(options, request, Ok)
+    }
+
+    fn run<R>(
+        &self,
+        options: CallOptions,
+        request: Request,
+        decode: impl FnOnce(Reply) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run);
             match run.next(outcome) {
-                Next::Done(result) => return run.end(result),
+                Next::Done(result) => return run.end(result, decode),
                 Next::RetryAt(at) => pause(&run, at),
                 Next::WhenUp { after, until } => {
                     pause(&run, after);
                     let up = park::block_on_until(pin!(run.until_up()), until);
                     if up.is_none() {
                         let error = run.give_up();
-                        return run.end(Err(error));
+                        return run.end(Err(error), decode);
                     }
                 }
             }
         }
     }
 
-    /// Calls that are open.
+    /// Calls that are open, with those that wait for their next attempt.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.core().in_flight()
     }
 
-    /// What became of all attempts so far.
+    /// What became of all calls so far, and of the attempts at them.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ClientStats {
         self.core().stats()
     }
 
@@ -193,20 +209,15 @@ impl<T: Transport> Client<T> {
     /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
     /// of a client that made it itself.
     ///
-    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
-    /// until the transport has ended.
+    /// Takes two seconds at most, and three more to close a transport. A broker that does not answer
+    /// within them keeps the reply address until the transport has ended. Again, it changes nothing.
     pub fn close(&self) {
         let core = self.core();
         core.table.close();
         // The last notices go out while there is something to send them on.
         park::block_on_until(pin!(core.told.wait()), Instant::now() + GIVE_UP);
         self.shared.leave();
-        let limit = if core.owned {
-            GIVE_UP + CLOSE_LIMIT
-        } else {
-            GIVE_UP
-        };
-        park::block_on_until(pin!(core.left.wait()), Instant::now() + limit);
+        park::block_on_until(pin!(core.left.wait()), Instant::now() + core.leave_limit());
     }
 
     fn core(&self) -> &Core<T> {

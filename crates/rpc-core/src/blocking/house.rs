@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_channel::oneshot;
 use rpc_proto::link::Generation;
 use rpc_proto::server::Lane;
 use rpc_proto::{ErrorKind, TransportError};
@@ -27,6 +28,7 @@ pub(super) struct House<T, S> {
 /// The consumers of a server on one transport.
 pub(super) struct Stay<T> {
     post: Arc<Post<T>>,
+    given_up: oneshot::Receiver<TransportError>,
     work: Box<dyn Consumer>,
     quarantine: Option<Box<dyn Consumer>>,
     control: Option<Box<dyn Consumer>>,
@@ -43,17 +45,18 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
         let work = transport.consume(options)?;
         let consumers = [Some(&work), quarantine.as_ref()];
-        let post = Arc::new(Post {
-            transport: Arc::clone(transport),
-            consumers: consumers
+        let (post, given_up) = Post::new(
+            transport,
+            consumers
                 .into_iter()
                 .flatten()
                 .map(|consumer| consumer.id())
                 .collect(),
-            control: control.as_ref().map(|control| control.queue().clone()),
-        });
+            control.as_ref().map(|control| control.queue().clone()),
+        );
         Ok(Stay {
             post,
+            given_up,
             work,
             quarantine,
             control,
@@ -62,7 +65,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 
     fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
         self.worker.acceptor.set_control(stay.post.control.clone());
-        self.worker.posts.add(Arc::clone(&stay.post));
+        self.worker.settler.posts.add(Arc::clone(&stay.post));
     }
 
     fn stay(&self, _: Generation, transport: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
@@ -72,6 +75,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         }
         let Stay {
             post,
+            mut given_up,
             work,
             quarantine,
             control,
@@ -96,7 +100,8 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
             return None;
         }
         let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match first.map_or(ended, Err) {
+        let given_up = given_up.try_recv().ok().flatten();
+        match given_up.or(first).map_or(ended, Err) {
             Err(cause) => Some(cause),
             Ok(()) if self.supervised => Some(closed_here()),
             Ok(()) => {
@@ -107,7 +112,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     }
 
     fn depart(&self, _: Generation, cause: TransportError) {
-        self.worker.posts.clear();
+        self.worker.settler.posts.clear();
         self.worker.acceptor.set_control(None);
         if !self.supervised {
             self.worker.progress.end(Err(cause));

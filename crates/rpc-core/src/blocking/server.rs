@@ -24,7 +24,9 @@ use crate::{DrainReport, ServerOptions, Service, park};
 /// broker delivers them again, at least once. Where that is once too often, see
 /// [`Guarantee`](rpc_proto::server::Guarantee) and [`Dedup`](rpc_proto::server::Dedup).
 ///
-/// [`start`](Self::start) serves on one transport until that ends, and does not close it.
+/// [`start`](Self::start) serves on one transport until that ends, and does not close it, unless it
+/// is given up: one that does not come back from an acknowledgement is, for what it holds is delivered
+/// again only when it has ended.
 /// [`connect`](Self::connect) makes its transports itself: when one is lost, or its queue deleted, it
 /// makes the next, declares the queue again and goes on. What had begun is finished meanwhile. Its
 /// reply goes out by the next transport, if there is one by then; the request itself comes again,
@@ -227,11 +229,11 @@ impl<T: Transport, S: Service> Server<T, S> {
         worker.wind_up(deadline);
         let closed = deadline_after(Instant::now(), CLOSE_LIMIT);
         worker.progress.wait_over(closed);
-        if worker.at_work.count() == 0 {
+        if worker.settler.at_work.count() == 0 {
             // Nothing holds them any more, so this is a moment.
             worker.progress.wait_gone(worker.acceptor.stuck(), closed);
         }
-        DrainReport::new(self.stats(), worker.at_work.count())
+        DrainReport::new(self.stats(), worker.settler.at_work.count())
     }
 
     /// Takes no more requests; what is returned is disconnected when nothing more can come.
@@ -239,7 +241,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         self.worker.progress.stop(until);
         // No other transport is made.
         self.cell.close();
-        let posts = self.worker.posts.all();
+        let posts = self.worker.settler.posts.all();
         let consumers = posts
             .iter()
             .flat_map(|post| post.consumers.iter().map(|id| (&post.transport, *id)));
@@ -256,7 +258,7 @@ fn house<T: Transport, S: Service>(
     supervised: bool,
 ) -> Arc<House<T, S>> {
     let quarantine = options.quarantine_queue();
-    let acceptor = Acceptor::new(options.policy);
+    let acceptor = Acceptor::new(options.policy).with_concurrency(options.concurrency.get());
     let observer = options.observer.0;
     let worker = Worker::new(service, acceptor, options.settle_timeout, runtime, observer);
     Arc::new(House {

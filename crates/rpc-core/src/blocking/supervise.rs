@@ -22,8 +22,8 @@ pub(super) trait Tenant<T: Transport>: Send + Sync + 'static {
     /// What it needs to live there: consumers, as a rule.
     type Stay: Send + 'static;
 
-    /// Sets up on a new transport what belongs there, and checks that it works. When it takes too
-    /// long it is left alone, and its transport closed when it comes back.
+    /// Sets up on a new transport what belongs there, and checks that it works. When it fails, the
+    /// transport is closed; when it takes too long it is left alone, and closed when it comes back.
     fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError>;
 
     /// It is about to be up as this generation: from here on it can be used. Called under the lock of
@@ -121,18 +121,16 @@ where
     let spawned = thread::Builder::new()
         .name("rpc-dial".into())
         .spawn(move || {
-            let dialled = connector.connect(endpoint).and_then(|transport| {
-                let transport = Arc::new(transport);
-                match tenant.move_in(&transport) {
-                    Ok(stay) => Ok((transport, stay)),
-                    Err(cause) => {
-                        let _ = transport.close();
-                        Err(cause)
-                    }
-                }
-            });
-            // Nobody waits for it any more: it came too late.
-            if let Err(Ok((transport, _))) = hand_over.send(dialled) {
+            let transport = match connector.connect(endpoint) {
+                Ok(transport) => Arc::new(transport),
+                Err(cause) => return drop(hand_over.send(Err(cause))),
+            };
+            let moved_in = tenant.move_in(&transport);
+            let failed = moved_in.is_err();
+            let dialled = moved_in.map(|stay| (Arc::clone(&transport), stay));
+            // First: to close may take its time, and the cause must not be lost in it.
+            let too_late = hand_over.send(dialled).is_err();
+            if failed || too_late {
                 let _ = transport.close();
             }
         });

@@ -2,56 +2,29 @@
 //! calls from it. The async twin is at the end of `client/driver.rs`.
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
+use rpc_proto::client::Check;
 use rpc_proto::link::{Generation, LinkState};
-use rpc_proto::wire::CHECK_TYPE;
-use rpc_proto::{ErrorKind, TransportError};
+use rpc_proto::{Address, ErrorKind, Message, TransportError};
 
+use super::Transport;
+use super::mailbox::Mailbox;
 use super::supervise::Tenant;
-use super::{Consumer, Transport, cancel};
-use crate::client::{CHECK_LIMIT, Core, SILENCE, deaf, ended};
-use crate::{ConsumeOptions, Inbox};
+use crate::ConsumeOptions;
+use crate::client::{Core, ended};
 
 impl<T: Transport> Tenant<T> for Core<T> {
-    type Stay = Box<dyn Consumer>;
+    type Stay = Mailbox;
 
     fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError> {
-        let consumer = transport.consume(ConsumeOptions::inbox(self.stub.options.inbox))?;
-        let Some((to, message)) = self.check(consumer.queue(), transport.is_blocked()) else {
-            return Ok(consumer);
-        };
-        let deadline = Instant::now() + CHECK_LIMIT;
-        let inbox = consumer.id();
-        let confirm = transport.publish(&to, message, deadline)?;
-        // There is no `recv` with a limit; the consumer goes there and comes back.
-        let (heard, when_heard) = mpsc::sync_channel(1);
-        spawn("rpc-check", move || {
-            let _ = heard.send(hear(consumer));
-        })?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match when_heard.recv_timeout(left) {
-            Ok(heard) => {
-                let consumer = heard?;
-                match self.stub.options.inbox {
-                    // There is no queue behind it: some brokers say of what has arrived that it has
-                    // not.
-                    Inbox::Direct => Ok(consumer),
-                    Inbox::Exclusive => confirm.wait(deadline).map(|()| consumer),
-                }
-            }
-            Err(_) => {
-                // Frees that thread.
-                drop(cancel(transport, inbox));
-                if !transport.is_blocked() {
-                    return Err(deaf(SILENCE));
-                }
-                // It is told only to those who publish. Another inbox will do.
-                transport.consume(ConsumeOptions::inbox(self.stub.options.inbox))
-            }
+        let inbox = ConsumeOptions::inbox(self.stub.options.inbox);
+        let mut mailbox = Mailbox::new(transport.consume(inbox)?);
+        if let Some((check, to, message)) = self.check(mailbox.queue(), transport.is_blocked()) {
+            let outcome = carry_out(&check, transport, &to, message, &mut mailbox);
+            check.judge(outcome, transport.is_blocked())?;
         }
+        Ok(mailbox)
     }
 
     fn arrive(&self, generation: Generation, transport: &Arc<T>, stay: &Self::Stay) {
@@ -62,10 +35,10 @@ impl<T: Transport> Tenant<T> for Core<T> {
         &self,
         generation: Generation,
         _transport: &Arc<T>,
-        mut consumer: Self::Stay,
+        mut mailbox: Self::Stay,
     ) -> Option<TransportError> {
         let cause = loop {
-            match consumer.recv() {
+            match mailbox.recv() {
                 Ok(Some(delivery)) => self.table.handle_reply(generation, delivery.message),
                 Ok(None) => break ended(),
                 Err(cause) => break cause,
@@ -79,14 +52,25 @@ impl<T: Transport> Tenant<T> for Core<T> {
     }
 }
 
-/// Receives until the message to ourselves comes, and gives the consumer back.
-fn hear(mut consumer: Box<dyn Consumer>) -> Result<Box<dyn Consumer>, TransportError> {
+fn carry_out<T: Transport>(
+    check: &Check,
+    transport: &T,
+    to: &Address,
+    message: Message,
+    mailbox: &mut Mailbox,
+) -> Result<(), TransportError> {
+    let deadline = check.deadline();
+    let confirm = transport.publish(to, message, deadline)?;
     loop {
-        let delivery = consumer.recv()?.ok_or_else(ended)?;
-        if delivery.message.kind == Some(CHECK_TYPE) {
-            return Ok(consumer);
+        let delivery = mailbox.recv_until(deadline)?.ok_or_else(ended)?;
+        if check.is_heard(&delivery.message) {
+            break;
         }
     }
+    if check.confirm_counts() {
+        confirm.wait(deadline)?;
+    }
+    Ok(())
 }
 
 /// Works on a thread of its own.

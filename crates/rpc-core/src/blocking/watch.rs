@@ -1,22 +1,22 @@
 //! The clock of a blocking server: a thread that runs a handler cannot look at it.
 //!
 //! ```text
-//!  sit ─▶ 200 ms: notice ─▶ deadline: cancel ─▶ a moment later: overtake
-//!   ╰──────────────────── rise, at any time ───────────────────────╯
+//!  sit ─▶ notice ─▶ cancelled ─▶ given up: overtake
+//!   ╰─────────── rise, at any time ──────────╯
 //! ```
 //!
-//! A worker's thread sits down with the job it runs and takes it along when it rises. One that does
-//! not rise in time finds its job gone: it was answered for, and perhaps another thread works in its
-//! place.
+//! What is due when, [`Running`] decides. A worker's thread sits down with the job it runs and takes
+//! it along when it rises. One that does not rise in time finds its job gone: it was answered for,
+//! and perhaps another thread works in its place.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rpc_proto::server::{Acceptor, GivenUp, Running};
+use rpc_proto::server::{Acceptor, Due, GivenUp, Running};
 use rpc_proto::{Address, LONGEST_WAIT, Message};
 
-use crate::server::{GRACE, Origin, Post};
+use crate::server::{Origin, Post};
 
 /// The jobs that run, and when something is due for each.
 pub(super) struct Watch<T> {
@@ -45,7 +45,7 @@ struct Sitting<T> {
 pub(super) struct Seat(u64);
 
 /// What is to be done for a job that still runs.
-pub(super) enum Due<T> {
+pub(super) enum Task<T> {
     /// Publish this.
     Notice(Address, Message, Arc<Post<T>>),
     /// Finish the job in the place of its thread, which is replaced if there is a seat.
@@ -80,7 +80,7 @@ impl<T> Watch<T> {
 
     /// A thread begins with a job.
     pub(super) fn sit(&self, running: Running, origin: Origin<T>) -> Seat {
-        let due = first_due(&running);
+        let due = running.poll_timeout();
         let mut state = self.lock();
         state.next += 1;
         let seat = state.next;
@@ -118,7 +118,7 @@ impl<T> Watch<T> {
     }
 
     /// Waits until something is due; none when the watch is closed.
-    pub(super) fn wait(&self, acceptor: &Acceptor) -> Option<Vec<Due<T>>> {
+    pub(super) fn wait(&self, acceptor: &Acceptor) -> Option<Vec<Task<T>>> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -150,29 +150,28 @@ impl<T> Watch<T> {
 }
 
 impl<T> State<T> {
-    fn due(&mut self, now: Instant, acceptor: &Acceptor) -> Vec<Due<T>> {
+    fn due(&mut self, now: Instant, acceptor: &Acceptor) -> Vec<Task<T>> {
         let mut all = Vec::new();
         let mut overdue = Vec::new();
         for (&seat, sitting) in &mut self.sitting {
-            let Sitting {
-                running,
-                origin,
-                due,
-            } = sitting;
-            if *due > now {
+            if sitting.due > now {
                 continue;
             }
-            let deadline = running.deadline();
-            if let Some((to, message)) = running.notice(now) {
-                all.push(Due::Notice(to, message, Arc::clone(&origin.post)));
-            }
-            if now < deadline {
-                *due = deadline;
-            } else if now < deadline + GRACE {
-                running.cancellation().cancel();
-                *due = deadline + GRACE;
-            } else {
-                overdue.push(seat);
+            loop {
+                match sitting.running.poll(now) {
+                    Some(Due::Notice(to, message)) => {
+                        let post = Arc::clone(&sitting.origin.post);
+                        all.push(Task::Notice(to, *message, post));
+                    }
+                    Some(Due::GiveUp) => {
+                        overdue.push(seat);
+                        break;
+                    }
+                    None => {
+                        sitting.due = sitting.running.poll_timeout();
+                        break;
+                    }
+                }
             }
         }
         for seat in overdue {
@@ -182,11 +181,10 @@ impl<T> State<T> {
             else {
                 continue;
             };
-            running.cancellation().cancel();
             let given_up = acceptor.give_up();
             let replace = given_up.is_some().then_some(Seat(seat));
             self.overtaken.insert(seat, given_up);
-            all.push(Due::Overtaken {
+            all.push(Task::Overtaken {
                 running,
                 origin,
                 replace,
@@ -194,11 +192,4 @@ impl<T> State<T> {
         }
         all
     }
-}
-
-fn first_due(running: &Running) -> Instant {
-    let deadline = running.deadline();
-    running
-        .poll_notice()
-        .map_or(deadline, |notice| notice.min(deadline))
 }

@@ -15,7 +15,9 @@ pub struct CallOptions {
     /// The key that all its attempts carry, by which a service knows that they are one. Without one
     /// the client makes it, and it is new for each call.
     pub message_id: Option<ShortString>,
-    /// How long it may take; none means the client's timeout, never "for ever".
+    /// How long it may take, all its attempts together; none means the client's timeout, never "for
+    /// ever". Longer than [`max_timeout`](rpc_proto::client::Limits::max_timeout) it is cut to that;
+    /// zero, it fails without being sent.
     pub timeout: Option<Duration>,
     /// Whether it waits for a connection and for somebody to listen; none means what the client does.
     pub wait_for_ready: Option<bool>,

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Budget, Stats};
+use rpc_proto::client::{Budget, Check};
 use rpc_proto::link::{Generation, Link, LinkState};
-use rpc_proto::wire::CHECK_TYPE;
-use rpc_proto::{Address, ConsumerId, ErrorKind, Expiration, Message, ShortString, TransportError};
+use rpc_proto::{Address, ConsumerId, Message, ShortString, TransportError};
 
 use super::latch::Latch;
 use super::open_call::new_id;
+use super::stats::{ClientStats, Tally};
 use super::table::{Seat, Table, given_up};
-use super::{ClientOptions, Stub};
-use crate::link::LinkCell;
-
-/// How long a message to oneself may take.
-pub(crate) const CHECK_LIMIT: Duration = Duration::from_secs(5);
+use super::{ClientOptions, GIVE_UP, Stub};
+use crate::Inbox;
+use crate::link::{CLOSE_LIMIT, LinkCell};
 
 /// A client without the I/O.
 #[derive(Debug)]
@@ -27,6 +25,7 @@ pub(crate) struct Core<T> {
     /// Whether the transports were made for this client, and are its to close.
     pub(crate) owned: bool,
     pub(super) budget: Budget,
+    pub(super) tally: Tally,
     /// Calls between two attempts.
     waiting: AtomicUsize,
     /// Opened when the courier has no more to carry, and when nobody receives any more.
@@ -41,6 +40,7 @@ impl<T> Core<T> {
             cell: LinkCell::new(link, options.observer.0.clone()),
             owned,
             budget: Budget::new(&options.retry),
+            tally: Tally::default(),
             waiting: AtomicUsize::new(0),
             told: Latch::default(),
             left: Latch::default(),
@@ -52,8 +52,16 @@ impl<T> Core<T> {
     pub(crate) fn connecting(options: ClientOptions, endpoints: usize) -> Arc<Self> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let seed = new_id().bits() as u64;
-        let link = Link::new(endpoints, options.backoff, seed, std::time::Instant::now());
+        let link = Link::new(endpoints, options.backoff, seed, Instant::now());
         Self::new(options, link, true)
+    }
+
+    /// Nobody could be found to drive it: ends all that it would ever do, for this reason.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn abandon(&self, cause: TransportError) {
+        self.table.abandon(cause.clone());
+        self.cell.abandon(cause);
+        self.left.open();
     }
 
     pub(crate) fn arrive(
@@ -76,21 +84,30 @@ impl<T> Core<T> {
         self.table.depart(generation, cause, for_good);
     }
 
-    /// The message to itself by which a client sees that its inbox can be reached; none where it is
-    /// not to, or cannot.
-    pub(crate) fn check(&self, inbox: &ShortString, blocked: bool) -> Option<(Address, Message)> {
+    /// Begins to check a new connection by a message to this inbox of it; nothing where that is not
+    /// wanted, or cannot be.
+    pub(crate) fn check(
+        &self,
+        inbox: &ShortString,
+        blocked: bool,
+    ) -> Option<(Check, Address, Message)> {
         let options = &self.stub.options;
-        let can = !blocked && options.service.exchange_name().is_empty();
-        if !self.owned || !options.self_check || !can {
+        // Who is held to an exchange may not write to the default one.
+        if !options.self_check || !options.service.exchange_name().is_empty() {
             return None;
         }
-        let message = Message {
-            correlation_id: Some(new_id().to_correlation_id()),
-            expiration: Some(Expiration::after(CHECK_LIMIT)),
-            kind: Some(CHECK_TYPE),
-            ..Message::default()
-        };
-        Some((Address::queue(inbox.clone()), message))
+        let direct = matches!(options.inbox, Inbox::Direct);
+        Check::begin(Instant::now(), new_id(), inbox, direct, blocked)
+    }
+
+    /// How long its owner waits at most for it to leave its transport.
+    pub(crate) fn leave_limit(&self) -> Duration {
+        GIVE_UP
+            + if self.owned {
+                CLOSE_LIMIT
+            } else {
+                Duration::ZERO
+            }
     }
 
     /// Calls that are open, between two attempts or in one.
@@ -98,8 +115,11 @@ impl<T> Core<T> {
         self.table.in_flight() + self.waiting.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        self.table.stats()
+    pub(crate) fn stats(&self) -> ClientStats {
+        ClientStats {
+            attempts: self.table.stats(),
+            calls: self.tally.now(),
+        }
     }
 
     /// A call wants to wait for its next attempt. Returns whether there is room.
@@ -115,25 +135,6 @@ impl<T> Core<T> {
     pub(super) fn end_wait(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
-
-    /// Why there is no connection now, or none any more; nothing when there is one.
-    pub(crate) fn trouble(&self) -> Option<TransportError> {
-        match self.cell.state() {
-            LinkState::Up(_) => None,
-            LinkState::Closed => Some(
-                TransportError::new(ErrorKind::Closed, "rpc", "connect")
-                    .with_detail("the client was closed"),
-            ),
-            LinkState::Lost(cause)
-            | LinkState::Connecting {
-                cause: Some(cause), ..
-            } => Some(cause),
-            _ => Some(
-                TransportError::new(ErrorKind::Connect, "rpc", "connect")
-                    .with_detail("not connected yet"),
-            ),
-        }
-    }
 }
 
 /// Held by whoever receives replies. When it is gone, however it went, none can come any more.
@@ -141,7 +142,7 @@ pub(crate) struct Receiving<T>(pub(crate) Arc<Core<T>>);
 
 impl<T> Drop for Receiving<T> {
     fn drop(&mut self) {
-        self.0.table.abandon();
+        self.0.table.abandon(given_up());
         if !matches!(self.0.cell.state(), LinkState::Closed | LinkState::Lost(_)) {
             self.0.cell.close();
         }
@@ -163,10 +164,33 @@ pub(crate) fn ended() -> TransportError {
     given_up()
 }
 
-/// What is wrong with a path on which a message to oneself does not come back.
-pub(crate) const SILENCE: &str = "a message to ourselves did not come back in time";
+#[cfg(all(test, feature = "blocking"))]
+mod tests {
+    use std::error::Error;
+    use std::pin::pin;
 
-/// The error of a client whose messages to itself do not come back.
-pub(crate) fn deaf(detail: &str) -> TransportError {
-    TransportError::new(ErrorKind::Connect, "rpc", "check").with_detail(detail)
+    use rpc_proto::client::Request;
+    use rpc_proto::{CallError, Certainty, ErrorKind};
+
+    use super::*;
+    use crate::client::{CallOptions, Run};
+    use crate::park;
+
+    #[test]
+    fn a_client_that_nobody_can_drive_says_why_and_keeps_nobody_waiting() {
+        let options = ClientOptions::new(ShortString::from_static("q"));
+        let core: Arc<Core<()>> = Core::connecting(options, 1);
+        let cause = TransportError::new(ErrorKind::Other, "rpc", "start").with_detail("no thread");
+        core.abandon(cause);
+        let LinkState::Lost(cause) = core.cell.state() else {
+            panic!("{:?}", core.cell);
+        };
+        let mut run = Run::new(&core, CallOptions::default(), Request::default());
+        let error = run.attempt().map(drop).unwrap_err();
+        assert!(matches!(error, CallError::NotSent(_)), "{error:?}");
+        assert_eq!(error.certainty(), Certainty::NotExecuted);
+        assert_eq!(error.source().unwrap().to_string(), cause.to_string());
+        let now = Instant::now();
+        park::block_on_until(pin!(core.left.wait()), now).expect("nobody is there to leave");
+    }
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rpc_proto::client::{Next, Request, Stats};
+use rpc_proto::client::{Check, Next, Request};
 use rpc_proto::link::{Generation, Link, LinkState};
-use rpc_proto::wire::{CHECK_TYPE, Reply};
-use rpc_proto::{CallError, ErrorKind, TransportError, deadline_after};
+use rpc_proto::wire::Reply;
+use rpc_proto::{CallError, TransportError, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    CHECK_LIMIT, CallOptions, Carrying, ClientOptions, Core, GIVE_UP, Receiving, Run, SILENCE,
-    blocked, deaf, ended,
+    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
+    ended,
 };
-use crate::link::{CLOSE_LIMIT, Tenant, occupy, supervise};
-use crate::{Connector, ConsumeOptions, Consumer, Inbox, Transport};
+use crate::link::{Tenant, occupy, supervise};
+use crate::{Connector, ConsumeOptions, Consumer, Transport};
 
 /// Calls a service over any [`Transport`].
 ///
@@ -42,7 +42,15 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
-    /// Those of [`Transport::consume`] for an inbox.
+    /// Those of [`Transport::consume`] for an inbox; it takes as long as that does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it gives the inbox up, and the transport with it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn new(transport: T, options: ClientOptions) -> Result<Self, TransportError> {
         let inbox = ConsumeOptions::inbox(options.inbox);
         let consumer = transport.consume(inbox).await?;
@@ -67,6 +75,10 @@ impl<T: Transport> Client<T> {
     ///
     /// Returns at once. Until there is a connection calls fail with
     /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
@@ -88,16 +100,20 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Waits until there is a connection, at most this long.
+    /// Waits until there is a connection, at most this long; less where there will be none any more.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// Why there is none: the last cause that is known, or that there has been no answer yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only looks.
     pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let core = self.core();
         let deadline = deadline_after(Instant::now(), limit);
         let up = timeout_at(deadline.into(), core.cell.until_up()).await;
-        match core.trouble() {
+        match core.cell.trouble() {
             Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
             _ => Ok(()),
         }
@@ -132,6 +148,10 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     ///
+    /// As [`call`](Self::call), within the timeout of the options if they have one.
+    ///
+    /// # Cancel safety
+    ///
     /// As [`call`](Self::call).
     pub async fn call_with<Req, Resp>(
         &self,
@@ -145,47 +165,60 @@ impl<T: Transport> Client<T> {
     {
         let stub = &self.core().stub;
         let request = stub.encode(method, arguments)?;
-        let reply = self.call_raw(options, request).await?;
-        stub.decode(&reply)
+        self.run(options, request, |reply| stub.decode(&reply))
+            .await
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that nothing is encoded or decoded.
+    /// As [`call_with`](Self::call_with), except that nothing is encoded or decoded.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call).
     pub async fn call_raw(
         &self,
         options: CallOptions,
         request: Request,
     ) -> Result<Reply, CallError> {
+        self.run(options, request, Ok).await
+    }
+
+    async fn run<R>(
+        &self,
+        options: CallOptions,
+        request: Request,
+        decode: impl FnOnce(Reply) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
         let mut run = Run::new(self.core(), options, request);
         loop {
             let outcome = attempt(&mut run).await;
             match run.next(outcome) {
-                Next::Done(result) => return run.end(result),
+                Next::Done(result) => return run.end(result, decode),
                 Next::RetryAt(at) => pause(&run, at).await,
                 Next::WhenUp { after, until } => {
                     pause(&run, after).await;
                     let up = timeout_at(until.into(), run.until_up()).await;
                     if up.is_err() {
                         let error = run.give_up();
-                        return run.end(Err(error));
+                        return run.end(Err(error), decode);
                     }
                 }
             }
         }
     }
 
-    /// Calls that are open.
+    /// Calls that are open, with those that wait for their next attempt.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.core().in_flight()
     }
 
-    /// What became of all attempts so far.
+    /// What became of all calls so far, and of the attempts at them.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ClientStats {
         self.core().stats()
     }
 
@@ -198,15 +231,20 @@ impl<T: Transport> Client<T> {
     /// Ends all open calls and gives the reply address up, for all clones; and closes the transport
     /// of a client that made it itself.
     ///
-    /// Takes a few seconds at most. A broker that does not answer within them keeps the reply address
-    /// until the transport has ended.
+    /// Takes two seconds at most, and three more to close a transport. A broker that does not answer
+    /// within them keeps the reply address until the transport has ended. Again, it changes nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Calls end at once. Dropped while it waits for the last notices to workers, it does not leave the
+    /// transport: close it again, or drop the last clone.
     pub async fn close(&self) {
         let core = self.core();
         core.table.close();
         // The last notices go out while there is something to send them on.
         let _ = timeout(GIVE_UP, core.told.wait()).await;
         core.cell.close();
-        let _ = timeout(GIVE_UP + CLOSE_LIMIT, core.left.wait()).await;
+        let _ = timeout(core.leave_limit(), core.left.wait()).await;
     }
 
     fn core(&self) -> &Core<T> {
@@ -277,32 +315,28 @@ impl<T: Transport> Tenant<T> for Core<T> {
     async fn move_in(&self, transport: &Arc<T>) -> Result<Self::Stay, TransportError> {
         let inbox = ConsumeOptions::inbox(self.stub.options.inbox);
         let mut consumer = transport.consume(inbox).await?;
-        let Some((to, message)) = self.check(consumer.queue(), transport.is_blocked()) else {
+        let Some((check, to, message)) = self.check(consumer.queue(), transport.is_blocked())
+        else {
             return Ok(consumer);
         };
-        let deadline = Instant::now() + CHECK_LIMIT;
+        let deadline = check.deadline();
         let checking = async {
             let confirm = transport.publish(&to, message, deadline).await?;
             loop {
                 let delivery = consumer.recv().await?.ok_or_else(ended)?;
-                if delivery.message.kind == Some(CHECK_TYPE) {
+                if check.is_heard(&delivery.message) {
                     break;
                 }
             }
-            match self.stub.options.inbox {
-                // There is no queue behind it: some brokers say of what has arrived that it has not.
-                Inbox::Direct => Ok(()),
-                Inbox::Exclusive => confirm.await,
+            if check.confirm_counts() {
+                confirm.await?;
             }
+            Ok(())
         };
-        match timeout_at(deadline.into(), checking).await {
-            Ok(Ok(())) => Ok(consumer),
-            // It is told only to those who publish.
-            _ if transport.is_blocked() => Ok(consumer),
-            Ok(Err(cause)) if cause.kind() == ErrorKind::Timeout => Err(deaf(SILENCE)),
-            Ok(Err(cause)) => Err(cause),
-            Err(_) => Err(deaf(SILENCE)),
-        }
+        let outcome = timeout_at(deadline.into(), checking).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Check::overdue()));
+        check.judge(outcome, transport.is_blocked())?;
+        Ok(consumer)
     }
 
     fn arrive(&self, generation: Generation, transport: &Arc<T>, stay: &Self::Stay) {

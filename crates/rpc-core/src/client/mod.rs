@@ -13,17 +13,19 @@ mod latch;
 mod open_call;
 mod options;
 mod run;
+mod stats;
 mod stub;
 mod table;
 
 use std::time::Duration;
 
 pub use self::call_options::CallOptions;
-pub(crate) use self::core::{CHECK_LIMIT, Carrying, Core, Receiving, SILENCE, deaf, ended};
+pub(crate) use self::core::{Carrying, Core, Receiving, ended};
 #[cfg(feature = "tokio")]
 pub use self::driver::Client;
 pub use self::options::{ClientOptions, WhenBlocked};
 pub(crate) use self::run::{Run, blocked};
+pub use self::stats::{CallStats, ClientStats};
 pub(crate) use self::stub::Stub;
 
 /// How long a client that is closed waits for its reply address to be given up, and for workers to be

@@ -37,7 +37,7 @@ pub struct ClientOptions {
     pub self_check: bool,
     /// Where the service listens.
     pub service: Address,
-    /// How long a call may take when nothing else is said.
+    /// How long a call may take, all its attempts together, when nothing else is said.
     pub timeout: Duration,
     /// Whether calls wait, within their deadlines, for a connection and for somebody to listen.
     /// Otherwise those fail at once.

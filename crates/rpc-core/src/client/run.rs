@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rpc_proto::client::{Attempts, Next, Request};
-use rpc_proto::wire::TRACEPARENT;
+use rpc_proto::wire::{Reply, TRACEPARENT};
 use rpc_proto::{
     Address, CallError, CallId, Cancellation, Certainty, ErrorKind, Message, TransportError,
 };
 
 use super::open_call::{OpenCall, new_id};
+use super::stats::End;
 use super::table::CallResult;
 use super::{CallOptions, Core};
 use crate::CallEvent;
@@ -54,6 +55,7 @@ impl<'a, T> Run<'a, T> {
             )
             .hops(options.hops)
             .message_id(options.message_id);
+        core.tally.begin();
         Self {
             core,
             attempts,
@@ -79,8 +81,11 @@ impl<'a, T> Run<'a, T> {
                 certainty: Certainty::NotExecuted,
             });
         }
-        let id = self.first.take().unwrap_or_else(new_id);
-        let mut attempt = self.attempts.begin(id);
+        let (now, id) = match self.first.take() {
+            Some(id) => (self.since, id),
+            None => (Instant::now(), new_id()),
+        };
+        let mut attempt = self.attempts.begin(now, id);
         attempt.unix_ms = unix_ms();
         let opened = OpenCall::begin(&self.core.table, self.request.clone(), attempt);
         self.made += u32::from(opened.is_ok());
@@ -136,8 +141,15 @@ impl<'a, T> Run<'a, T> {
         self.unless_given_up(up).await;
     }
 
-    /// The call has ended.
-    pub(crate) fn end(mut self, result: CallResult) -> CallResult {
+    /// The call has ended, with what is left to do with a reply.
+    pub(crate) fn end<R>(
+        mut self,
+        result: CallResult,
+        decode: impl FnOnce(Reply) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let result = result.and_then(decode);
+        let how = if result.is_ok() { End::Ok } else { End::Failed };
+        self.core.tally.end(how);
         self.tell(result.as_ref().err(), false);
         self.ended = true;
         result
@@ -155,7 +167,7 @@ impl<'a, T> Run<'a, T> {
     fn explain(&self, error: CallError) -> CallError {
         match error {
             CallError::BrokerDown(cause) => {
-                CallError::BrokerDown(self.core.trouble().unwrap_or(cause))
+                CallError::BrokerDown(self.core.cell.trouble().unwrap_or(cause))
             }
             other => other,
         }
@@ -188,6 +200,7 @@ impl<T> Drop for Run<'_, T> {
     fn drop(&mut self) {
         self.stop_waiting();
         if !self.ended {
+            self.core.tally.end(End::GivenUp);
             self.tell(None, true);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rpc_proto::client::Request;
-use rpc_proto::wire::{Reply, is_reserved, media_type};
+use rpc_proto::wire::{Reply, media_type};
 use rpc_proto::{CallError, Headers, ShortString, deadline_after};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,11 +54,6 @@ impl Stub {
             .ok_or_else(|| unencodable(NO_CODEC.into()))?;
         let name = ShortString::new(method)
             .map_err(|error| unencodable(format!("the method name has {error}")))?;
-        if is_reserved(&name) {
-            return Err(unencodable(format!(
-                "{name:?} is a word of the framework and names no method"
-            )));
-        }
         let body =
             codec::encode(codec, arguments).map_err(|error| unencodable(error.to_string()))?;
         Ok(Request {

@@ -106,10 +106,10 @@ impl<T> Table<T> {
         drop(old);
     }
 
-    /// Nobody receives replies any more, however that came.
-    pub(crate) fn abandon(&self) {
+    /// Nobody receives replies any more, for this reason.
+    pub(crate) fn abandon(&self, cause: TransportError) {
         let old = self.feed(|state| {
-            state.calls.handle_end(given_up());
+            state.calls.handle_end(cause);
             state.over = true;
             state.seat.take()
         });

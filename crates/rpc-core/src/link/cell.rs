@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use rpc_proto::TransportError;
 use rpc_proto::link::{Generation, Link, LinkState, Step};
-use rpc_proto::{ErrorKind, TransportError};
 
 use crate::Observer;
 use crate::race::{First, race};
@@ -18,6 +19,8 @@ use crate::race::{First, race};
 /// Waits need no runtime: the async face awaits them, the blocking one parks a thread on them.
 pub(crate) struct LinkCell {
     inner: Mutex<Inner>,
+    /// How often it has changed.
+    changes: AtomicU64,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -35,7 +38,11 @@ impl LinkCell {
             waiting: HashMap::new(),
             waits: 0,
         });
-        Arc::new(Self { inner, observer })
+        Arc::new(Self {
+            inner,
+            changes: AtomicU64::new(0),
+            observer,
+        })
     }
 
     /// Whether there is a connection.
@@ -45,18 +52,7 @@ impl LinkCell {
 
     /// Why there is no connection, if there is none.
     pub(crate) fn trouble(&self) -> Option<TransportError> {
-        let error = |kind, detail: &str| {
-            Some(TransportError::new(kind, "rpc", "connect").with_detail(detail))
-        };
-        match self.state() {
-            LinkState::Up(_) => None,
-            LinkState::Closed => error(ErrorKind::Closed, "it was closed by its owner"),
-            LinkState::Lost(cause)
-            | LinkState::Connecting {
-                cause: Some(cause), ..
-            } => Some(cause),
-            _ => error(ErrorKind::Connect, "not connected yet"),
-        }
+        self.state().trouble()
     }
 
     /// What the supervisor has to do now.
@@ -86,6 +82,14 @@ impl LinkCell {
         if inner.link.handle_lost(Instant::now(), generation, cause) {
             self.tell(inner);
         }
+    }
+
+    /// Ends it, because nobody can drive it.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn abandon(&self, cause: TransportError) {
+        let mut inner = self.lock();
+        inner.link.abandon(cause);
+        self.tell(inner);
     }
 
     /// Ends it, at the owner's wish.
@@ -131,11 +135,21 @@ impl LinkCell {
             cell: self,
             number: None,
         };
+        let mut last: Option<(u64, Waker)> = None;
         poll_fn(|context| {
+            // Whoever receives is woken for each message, and has waited for the end all along.
+            if let Some((changes, waker)) = &last
+                && *changes == self.changes.load(Ordering::Acquire)
+                && waker.will_wake(context.waker())
+            {
+                return Poll::Pending;
+            }
             let mut inner = self.lock();
             if let Some(seen) = look(&inner.link.state()) {
                 return Poll::Ready(seen);
             }
+            let changes = self.changes.load(Ordering::Acquire);
+            last = Some((changes, context.waker().clone()));
             let number = *wait.number.get_or_insert_with(|| {
                 inner.waits += 1;
                 inner.waits
@@ -148,6 +162,8 @@ impl LinkCell {
 
     /// Tells observer and waiters of a change, after the lock is released.
     fn tell(&self, mut inner: MutexGuard<'_, Inner>) {
+        // Under the lock, with what has changed.
+        self.changes.fetch_add(1, Ordering::AcqRel);
         let state = inner.link.state();
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);

@@ -124,7 +124,8 @@ where
         match tenant.move_in(&transport).await {
             Ok(stay) => Ok((transport, stay)),
             Err(cause) => {
-                close(&transport).await;
+                // Not waited for: to close may take its time, and the cause must not be lost in it.
+                tokio::spawn(async move { close(&transport).await });
                 Err(cause)
             }
         }

@@ -24,7 +24,9 @@ use crate::{Connector, Service, Transport};
 /// broker delivers them again, at least once. Where that is once too often, see
 /// [`Guarantee`](rpc_proto::server::Guarantee) and [`Dedup`](rpc_proto::server::Dedup).
 ///
-/// [`start`](Self::start) serves on one transport until that ends, and does not close it.
+/// [`start`](Self::start) serves on one transport until that ends, and does not close it, unless it
+/// is given up: one that does not come back from an acknowledgement is, for what it holds is delivered
+/// again only when it has ended.
 /// [`connect`](Self::connect) makes its transports itself: when one is lost, or its queue deleted, it
 /// makes the next, declares the queue again and goes on. What had begun is finished meanwhile. Its
 /// reply goes out by the next transport, if there is one by then; the request itself comes again,
@@ -55,13 +57,15 @@ impl<T: Transport, S: Service> Plan<T, S> {
         let (told, ended) = watch::channel(None);
         let worker = Worker::new(
             service,
-            Acceptor::new(options.policy),
+            Acceptor::new(options.policy).with_concurrency(options.concurrency.get()),
             options.concurrency.get(),
             options.settle_timeout,
             options.observer.0.clone(),
         );
+        let worker = Arc::new(worker);
+        worker.spawn(Arc::clone(&worker).settle_all());
         let house = House {
-            worker: Arc::new(worker),
+            worker,
             queue: options.queue,
             quarantine,
             prefetch: options.prefetch,
@@ -191,7 +195,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         // No other transport is made.
         self.cell.close();
         let soon = deadline.min(deadline_after(now, CANCEL_LIMIT));
-        for post in worker.posts.all() {
+        for post in worker.settler.posts.all() {
             for &consumer in &post.consumers {
                 // An error means that the transport has ended, and the consumer with it.
                 let _ = timeout_at(soon.into(), post.transport.cancel(consumer)).await;
@@ -200,10 +204,10 @@ impl<T: Transport, S: Service> Server<T, S> {
         // Not before: what is handed back would come here again.
         worker.acceptor.drain();
         worker.slots.close();
-        let _ = timeout_at(deadline.into(), worker.at_work.idle()).await;
+        let _ = timeout_at(deadline.into(), worker.settler.at_work.idle()).await;
         self.stage.send_replace(Stage::Done);
         let _ = timeout(CLOSE_LIMIT, &mut self.life).await;
-        DrainReport::new(worker.acceptor.stats(), worker.at_work.count())
+        DrainReport::new(worker.acceptor.stats(), worker.settler.at_work.count())
     }
 }
 

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_channel::oneshot;
 use rpc_proto::link::Generation;
 use rpc_proto::server::Lane;
 use rpc_proto::{ErrorKind, TransportError};
@@ -41,6 +42,7 @@ pub(super) enum Stage {
 /// The consumers of a server on one transport.
 pub(super) struct Stay<T> {
     post: Arc<Post<T>>,
+    given_up: oneshot::Receiver<TransportError>,
     work: Box<dyn Consumer>,
     quarantine: Option<Box<dyn Consumer>>,
     control: Option<Box<dyn Consumer>>,
@@ -58,17 +60,18 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
         let work = transport.consume(options).await?;
         let consumers = [Some(&work), quarantine.as_ref()];
-        let post = Arc::new(Post {
-            transport: Arc::clone(transport),
-            consumers: consumers
+        let (post, given_up) = Post::new(
+            transport,
+            consumers
                 .into_iter()
                 .flatten()
                 .map(|consumer| consumer.id())
                 .collect(),
-            control: control.as_ref().map(|control| control.queue().clone()),
-        });
+            control.as_ref().map(|control| control.queue().clone()),
+        );
         Ok(Stay {
             post,
+            given_up,
             work,
             quarantine,
             control,
@@ -77,7 +80,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 
     fn arrive(&self, _: Generation, _: &Arc<T>, stay: &Stay<T>) {
         self.worker.acceptor.set_control(stay.post.control.clone());
-        self.worker.posts.add(Arc::clone(&stay.post));
+        self.worker.settler.posts.add(Arc::clone(&stay.post));
     }
 
     async fn stay(&self, _: Generation, _: &Arc<T>, stay: Stay<T>) -> Option<TransportError> {
@@ -87,6 +90,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         }
         let Stay {
             post,
+            given_up,
             work,
             quarantine,
             control,
@@ -108,8 +112,11 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
             lanes.spawn(receive(quarantine, Lane::Quarantine, worker, post));
         }
         let done = stage.wait_for(|stage| *stage == Stage::Done);
-        let ended = match race(lanes.join_next(), done).await {
-            First::Left(Some(Ok(ended))) => ended,
+        // One that hangs may never let go of its consumers.
+        let ended = race(lanes.join_next(), given_up);
+        let ended = match race(ended, done).await {
+            First::Left(First::Left(Some(Ok(ended)))) => ended,
+            First::Left(First::Right(Ok(cause))) => Err(cause),
             First::Left(_) => Err(stopped()),
             // The consumers do not come back from where they wait.
             First::Right(_) => return None,
@@ -130,7 +137,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     }
 
     fn depart(&self, _: Generation, cause: TransportError) {
-        self.worker.posts.clear();
+        self.worker.settler.posts.clear();
         self.worker.acceptor.set_control(None);
         if !self.supervised {
             self.ended.send_replace(Some(Err(cause)));
@@ -187,6 +194,8 @@ async fn receive<T: Transport, S: Service>(
     let intake = worker.acceptor.intake(lane);
     while let Some(delivery) = consumer.recv().await? {
         worker.take(&intake, delivery, &post);
+        // Where there is always more and nothing has to wait, others must have their turn.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(())
 }

@@ -10,7 +10,12 @@ mod house;
 mod options;
 mod panic;
 mod posts;
+#[cfg(feature = "tokio")]
+mod settle;
+mod settling;
 mod told;
+mod turn;
+mod unconfirmed;
 #[cfg(feature = "tokio")]
 mod worker;
 
@@ -25,7 +30,14 @@ pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
+pub(crate) use self::settling::{Settler, Settles, Then};
 pub(crate) use self::told::Origin;
+#[cfg(feature = "blocking")]
+pub(crate) use self::turn::await_turn;
+pub(crate) use self::turn::life;
+#[cfg(feature = "tokio")]
+use self::turn::{is_turn, turn_comes};
+pub(crate) use self::unconfirmed::{Unconfirmed, Waiting};
 pub(crate) use crate::race::{First, race};
 
 /// How long a reply may take to be confirmed.
@@ -39,13 +51,16 @@ pub(crate) fn reply_limit(settle_timeout: Duration, blocked: bool, reply: &Messa
     })
 }
 
+/// Tells the operator of a [`Verdict::GiveUp`](rpc_proto::server::Verdict::GiveUp).
+pub(crate) fn warn_of_given_up() {
+    tracing::warn!(
+        "a request is given up: each reply to it has ended the connection it went out on"
+    );
+}
+
 /// How long a server that drains waits for the broker to take its consumers away: what comes until
 /// then is handed back.
 pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a notice may wait to be handed over: it is of use soon or not at all.
 pub(crate) const NOTICE_LIMIT: Duration = Duration::from_millis(200);
-
-/// How long after its deadline a handler that cannot be stopped is given up: one that looks at its
-/// cancellation has a moment to come back.
-pub(crate) const GRACE: Duration = Duration::from_millis(50);

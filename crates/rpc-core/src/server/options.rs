@@ -31,8 +31,9 @@ pub struct ServerOptions {
     pub queue: QueueSpec,
     /// Limits on requests and handlers.
     pub policy: Policy,
-    /// How long a reply may take to be confirmed, or an acknowledgement to be handed over, before
-    /// the request goes back into the queue.
+    /// How long a reply may take to be confirmed before the request goes back into the queue; and, on
+    /// the async face, an acknowledgement to be handed over before the transport is given up. On the
+    /// blocking face the transport says itself when that has taken too long.
     pub settle_timeout: Duration,
     pub(crate) observer: Observers,
     /// The quarantine queue as it is declared.
@@ -41,11 +42,16 @@ pub struct ServerOptions {
 
 impl ServerOptions {
     /// A server of this queue, which is declared first.
+    ///
+    /// One of a [quorum](QueueSpec::quorum) queue with dead letters has a
+    /// [quarantine](Self::with_quarantine) of [`POISON_LIMIT`](Self::POISON_LIMIT), unless its name is
+    /// too long for that; [`without_quarantine`](Self::without_quarantine) takes it away.
     #[must_use]
     pub fn new(queue: QueueSpec) -> Self {
         let policy = Policy::new(queue.name.clone());
         let concurrency = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self {
+        let isolates = queue.kind == QueueKind::Quorum && queue.has_dead_letters();
+        let options = Self {
             backoff: Backoff::default(),
             concurrency,
             notices: true,
@@ -55,7 +61,14 @@ impl ServerOptions {
             queue,
             policy,
             settle_timeout: Duration::from_secs(10),
+        };
+        if !isolates {
+            return options;
         }
+        let without = options.clone();
+        options
+            .with_quarantine(Self::POISON_LIMIT)
+            .unwrap_or(without)
     }
 
     /// Sets how many handlers run at once, and the prefetch that goes with it.
@@ -87,10 +100,18 @@ impl ServerOptions {
         self
     }
 
+    /// How often a request may end the worker that takes it from quarantine when nothing else is said.
+    pub const POISON_LIMIT: u32 = 3;
+
     /// Runs requests that may have ended a worker's process one at a time, from a queue of their own:
     /// the name of the server's with `.quarantine` behind it, declared together with it and of the
     /// same kind. One that was delivered there `limit` times is answered
-    /// [`Poison`](crate::Reason::Poison), and goes where the dead letters of the server's queue go.
+    /// [`Poison`](crate::Reason::Poison), and goes where the dead letters of the server's queue go:
+    /// with `rejected` as its `x-first-death-reason`, and the quarantine as `x-first-death-queue`.
+    ///
+    /// That goes for everything that is delivered again, whether its worker died, lost its connection
+    /// or handed it back: it waits for its turn, and while it runs its worker begins no other request,
+    /// for a second at the most.
     ///
     /// The queue must be one that counts deliveries: [`QueueSpec::quorum`].
     ///
@@ -101,7 +122,10 @@ impl ServerOptions {
         let name = ShortString::new(format!("{}{QUARANTINE}", self.queue.name))?;
         let mut spec = QueueSpec::new(name.clone(), self.queue.kind);
         if let Some(dead) = self.queue.dead_letter_queue()? {
-            spec = spec.with_dead_letter_to(dead.name);
+            let kept = dead.max_length().unwrap_or(QueueSpec::DEAD_LENGTH);
+            spec = spec
+                .with_dead_letter_to(dead.name)
+                .with_dead_letters_kept(kept);
         }
         if let Some(length) = self.queue.max_length() {
             spec = spec.with_max_length(length);
@@ -113,6 +137,15 @@ impl ServerOptions {
         self.quarantine = Some(spec);
         self.policy.quarantine = Some(Quarantine::new(name, limit));
         Ok(self)
+    }
+
+    /// Runs all requests alike, those that come again too. One that ends each worker that takes it
+    /// goes on doing so, up to the delivery limit of its queue, if that has one.
+    #[must_use]
+    pub fn without_quarantine(mut self) -> Self {
+        self.quarantine = None;
+        self.policy.quarantine = None;
+        self
     }
 
     /// Tells this observer what happens.
@@ -162,5 +195,58 @@ pub struct DrainReport {
 impl DrainReport {
     pub(crate) const fn new(stats: Stats, unfinished: usize) -> Self {
         Self { stats, unfinished }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: ShortString = ShortString::from_static("numbers");
+
+    #[test]
+    fn a_quorum_queue_with_dead_letters_has_a_quarantine_and_no_other() {
+        let options = ServerOptions::new(QueueSpec::quorum(NAME));
+        let queue = options.quarantine_queue().unwrap();
+        assert_eq!(queue.name, "numbers.quarantine");
+        assert_eq!(
+            (queue.kind, queue.delivery_limit()),
+            (QueueKind::Quorum, Some(23))
+        );
+        let dead = queue.dead_letter_queue().unwrap();
+        assert_eq!(dead, options.queue.dead_letter_queue().unwrap());
+        let limit = options.policy.quarantine.unwrap().limit;
+        assert_eq!(limit, ServerOptions::POISON_LIMIT);
+        for plain in [
+            QueueSpec::durable(NAME).with_dead_letter(),
+            QueueSpec::quorum(NAME).without_dead_letter(),
+            QueueSpec::new(NAME, QueueKind::Quorum),
+            QueueSpec::new(NAME, QueueKind::Passive),
+            QueueSpec::quorum(ShortString::new("x".repeat(250)).unwrap()),
+        ] {
+            assert_eq!(ServerOptions::new(plain).quarantine_queue(), None);
+        }
+    }
+
+    #[test]
+    fn a_quarantine_agrees_with_its_queue_on_how_many_dead_letters_are_kept() {
+        let spec = QueueSpec::quorum(NAME).with_dead_letters_kept(7);
+        let queue = ServerOptions::new(spec.clone()).quarantine_queue().unwrap();
+        let dead = queue.dead_letter_queue().unwrap().unwrap();
+        assert_eq!(dead.max_length(), Some(7));
+        assert!(dead.keeps_newest());
+        assert_eq!(Some(dead), spec.dead_letter_queue().unwrap());
+    }
+
+    #[test]
+    fn a_quarantine_can_be_done_without_and_a_policy_changes_nothing_about_it() {
+        let options = ServerOptions::new(QueueSpec::quorum(NAME));
+        let policy = Policy::new(NAME);
+        let kept = options.clone().with_policy(policy.clone());
+        assert!(kept.quarantine_queue().is_some());
+        let without = options.without_quarantine();
+        assert_eq!(without.quarantine_queue(), None);
+        assert_eq!(without.policy.quarantine, None);
+        assert_eq!(without.with_policy(policy).quarantine_queue(), None);
     }
 }

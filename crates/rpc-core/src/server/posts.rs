@@ -1,8 +1,10 @@
 //! The transports that a server lives on, and which of them settles what.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rpc_proto::{ConsumerId, ShortString};
+use futures_channel::oneshot;
+use rpc_proto::{ConsumerId, ErrorKind, ShortString, TransportError};
 
 /// One transport in the life of a server, with the consumers of requests it has there.
 #[derive(Debug)]
@@ -11,6 +13,67 @@ pub(crate) struct Post<T> {
     pub(crate) consumers: Vec<ConsumerId>,
     /// The inbox for cancellations, where there is one.
     pub(crate) control: Option<ShortString>,
+    given_up: AtomicBool,
+    /// Who is told when it is given up.
+    tell: Mutex<Option<oneshot::Sender<TransportError>>>,
+}
+
+impl<T> Post<T> {
+    /// Also returns where it is told that, and why, the transport is given up although it has not
+    /// ended.
+    pub(crate) fn new(
+        transport: &Arc<T>,
+        consumers: Vec<ConsumerId>,
+        control: Option<ShortString>,
+    ) -> (Arc<Self>, oneshot::Receiver<TransportError>) {
+        let (tell, given_up) = oneshot::channel();
+        let post = Self {
+            transport: Arc::clone(transport),
+            consumers,
+            control,
+            given_up: AtomicBool::new(false),
+            tell: Mutex::new(Some(tell)),
+        };
+        (Arc::new(post), given_up)
+    }
+
+    /// Whether it is of any use to settle something here.
+    pub(crate) fn is_given_up(&self) -> bool {
+        // Whoever does not see it yet only waits in vain.
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// How it went to settle a delivery. Tells whether the transport is to be closed now.
+    ///
+    /// What could not be settled comes again when its transport has ended. One that does not come back
+    /// from a verb does not seem to end by itself, and all that it holds would stay there; so it is
+    /// given up.
+    #[must_use]
+    pub(crate) fn handle_settled(&self, result: Result<(), &TransportError>) -> bool {
+        let Err(error) = result else {
+            return false;
+        };
+        tracing::debug!(%error, "a request could not be settled");
+        if error.kind() != ErrorKind::Timeout {
+            return false;
+        }
+        let tell = self
+            .tell
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(tell) = tell else {
+            return false;
+        };
+        self.given_up.store(true, Ordering::Relaxed);
+        tracing::warn!(%error, "a transport that does not settle requests is given up");
+        let cause = TransportError::new(ErrorKind::Closed, "rpc", "settle")
+            .with_detail("the transport did not settle a request in time, and was given up")
+            .with_source(error.clone());
+        // Nobody listens any more where it has been left meanwhile.
+        let _ = tell.send(cause);
+        true
+    }
 }
 
 /// The posts that are up: one as a rule, none for a while after a loss.

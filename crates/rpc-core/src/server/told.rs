@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rpc_proto::server::Settlement;
+use rpc_proto::server::{Acceptor, Part, Settlement, Turn};
 use rpc_proto::{Certainty, Delivery, Reason, ShortString, Status, wire};
 
 use super::Post;
@@ -13,6 +13,8 @@ use crate::{Observer, RequestEvent};
 pub(crate) struct Origin<T> {
     pub(crate) post: Arc<Post<T>>,
     pub(crate) told: Option<Box<Told>>,
+    /// Held until it is settled, or until its handler has ended if that need not run apart.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What is told of one request when it is done.
@@ -45,12 +47,34 @@ impl<T> Origin<T> {
         Self {
             post: Arc::clone(post),
             told,
+            turn: None,
         }
     }
 
     /// That of a delivery which joined another one: only that is told of.
     pub(crate) const fn joined(post: Arc<Post<T>>) -> Self {
-        Self { post, told: None }
+        Self {
+            post,
+            told: None,
+            turn: None,
+        }
+    }
+
+    /// Whether it came from quarantine, and runs apart from others.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.part() == Part::Suspect
+    }
+
+    pub(crate) fn part(&self) -> Part {
+        self.turn.as_ref().map_or(Part::Work, Turn::part)
+    }
+
+    /// It is to run here: what its turn is, if it has none yet.
+    pub(crate) fn turn(&mut self, acceptor: &Acceptor) -> &mut Option<Turn> {
+        if !self.is_suspect() {
+            self.turn = acceptor.work();
+        }
+        &mut self.turn
     }
 
     /// The handler begins.
@@ -62,6 +86,9 @@ impl<T> Origin<T> {
 
     /// This is how it is answered.
     pub(crate) fn answered(&mut self, settlement: &Settlement) {
+        if self.part() == Part::Work {
+            self.turn = None;
+        }
         if let (Some(told), Settlement::Reply { message, .. }) = (&mut self.told, settlement) {
             told.status = wire::decode_reply(message.clone()).err();
             // The service may have refused it in place of its handler.

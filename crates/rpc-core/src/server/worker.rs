@@ -1,41 +1,40 @@
 //! What the async server does with a delivery: wait for a slot, run, reply, settle.
 
 use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{
-    Accepted, Acceptor, Begun, Ending, Finished, Forward, Forwarded, Intake, Job, Request, Running,
-    Settlement, Verdict,
+    Accepted, Acceptor, Begun, Due, Ending, Finished, Intake, Job, Request, Running,
 };
-use rpc_proto::{
-    Address, Delivery, ErrorKind, LONGEST_WAIT, Message, TransportError, deadline_after,
-};
+use rpc_proto::{Address, Delivery, Message, deadline_after};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    AtWork, CatchUnwind, First, GRACE, NOTICE_LIMIT, Origin, Panicked, Post, Posts, catch_unwind,
-    race, reply_limit, unix_ms,
+    CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Settler, Settles, catch_unwind,
+    is_turn, life, race, turn_comes, unix_ms,
 };
-use crate::{Answer, Fate, Observer, Service, Transport, Work};
+use crate::{Answer, Observer, Service, Transport, Work};
 
 /// What the tasks of one server share.
 pub(super) struct Worker<T, S> {
     pub(super) service: S,
     pub(super) acceptor: Acceptor,
-    pub(super) posts: Posts<T>,
-    pub(super) at_work: AtWork,
+    pub(super) settler: Settler<T>,
     /// One permit for each handler that may run; closed to wake those that wait when no further one
     /// may begin.
     pub(super) slots: Arc<Semaphore>,
     /// Bounded by the prefetch: the broker sends no more than that unsettled.
     jobs: Mutex<JoinSet<()>>,
     observer: Option<Arc<dyn Observer>>,
-    settle_timeout: Duration,
 }
+
+/// The right to run a handler; a suspect needs none.
+type Slot = Option<OwnedSemaphorePermit>;
 
 impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn new(
@@ -48,28 +47,30 @@ impl<T: Transport, S: Service> Worker<T, S> {
         Self {
             service,
             acceptor,
-            posts: Posts::new(),
-            at_work: AtWork::default(),
+            settler: Settler::new(settle_timeout),
             slots: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
             jobs: Mutex::default(),
             observer,
-            settle_timeout: settle_timeout.min(LONGEST_WAIT),
         }
     }
 
-    /// Takes a delivery in, and does all that is to be done for it in a task of its own.
+    /// Takes a delivery in, and does at once what can be done at once. What has to wait is done in a
+    /// task of its own.
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
-        self.at_work.begin();
-        let origin = Origin::new(post, &delivery, self.observer.as_ref());
+        self.settler.at_work.begin();
+        let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
         let accepted = intake.accept(delivery, Instant::now(), unix_ms());
-        let worker = Arc::clone(self);
+        origin.turn = self.acceptor.arrive(&accepted);
         match accepted {
-            Accepted::Job(job) => self.spawn(async move { worker.work(job, origin).await }),
-            Accepted::Settlement(settlement) => {
-                self.spawn(async move { worker.settle(settlement, origin).await });
-            }
+            Accepted::Job(job) => self.start(job, origin),
+            Accepted::Settlement(settlement) => self.settle(settlement, origin),
             Accepted::Forward(forward) => {
-                self.spawn(async move { worker.forward(*forward, origin).await });
+                let worker = Arc::clone(self);
+                self.spawn(async move {
+                    let until = deadline_after(Instant::now(), life(&forward.message));
+                    turn_comes(&mut origin.turn, until).await;
+                    worker.forward(*forward, origin);
+                });
             }
             // Settled together with the one that runs.
             Accepted::Joined => {}
@@ -81,108 +82,143 @@ impl<T: Transport, S: Service> Worker<T, S> {
         self.jobs().abort_all();
     }
 
-    /// Answers one request.
-    async fn work(self: &Arc<Self>, job: Job, origin: Origin<T>) {
-        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
-            return self.settle(job.hand_back(Instant::now()), origin).await;
+    /// Begins with a request now if its turn has come, or when it comes.
+    pub(super) fn start(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
+        if !origin.is_suspect()
+            && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+        {
+            if is_turn(origin.turn(&self.acceptor), job.deadline()) {
+                return self.begin(job, Some(slot), origin);
+            }
+            let worker = Arc::clone(self);
+            return self.spawn(async move { worker.wait_for_turn(job, Some(slot), origin).await });
+        }
+        let worker = Arc::clone(self);
+        self.spawn(async move { worker.wait_for_slot(job, origin).await });
+    }
+
+    async fn wait_for_slot(self: &Arc<Self>, job: Job, mut origin: Origin<T>) {
+        // Those that wait for a suspect hold their slots: it has a place of its own.
+        let slot = if origin.is_suspect() {
+            None
+        } else {
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                return self.settle(job.hand_back(Instant::now()), origin);
+            };
+            Some(slot)
         };
+        origin.turn(&self.acceptor);
+        self.wait_for_turn(job, slot, origin).await;
+    }
+
+    async fn wait_for_turn(self: &Arc<Self>, job: Job, slot: Slot, mut origin: Origin<T>) {
+        turn_comes(&mut origin.turn, job.deadline()).await;
+        self.begin(job, slot, origin);
+    }
+
+    fn begin(self: &Arc<Self>, job: Job, slot: Slot, origin: Origin<T>) {
         match job.begin(Instant::now()) {
-            Begun::Run(request, running) => self.run(request, running, slot, origin).await,
+            Begun::Run(request, running) => self.run(request, running, slot, origin),
             Begun::AckFirst(token, then) => {
-                let acked =
-                    bounded("ack", self.settle_timeout, origin.post.transport.ack(token)).await;
-                let acked = acked.as_ref().map(|&()| ());
-                match then.handle_ack(Instant::now(), acked) {
-                    Ok((request, running)) => self.run(request, running, slot, origin).await,
-                    Err(joined) => {
-                        self.at_work.end();
-                        self.settle_joined(joined);
+                let worker = Arc::clone(self);
+                self.spawn(async move {
+                    let acked = worker.ack_first(token, &origin.post).await;
+                    let acked = acked.as_ref().map(|&()| ());
+                    match then.handle_ack(Instant::now(), acked) {
+                        Ok((request, running)) => worker.run(request, running, slot, origin),
+                        Err(joined) => {
+                            worker.settler.at_work.end();
+                            origin.settled();
+                            worker.settle_joined(joined);
+                        }
                     }
-                }
+                });
             }
             Begun::Settle(settlement) => {
                 drop(slot);
-                self.settle(settlement, origin).await;
+                self.settle(settlement, origin);
             }
             Begun::Joined => {}
         }
     }
 
-    async fn run(
+    /// Runs a handler: here, if it answers at once.
+    fn run(
         self: &Arc<Self>,
         request: Request,
-        mut running: Running,
-        slot: OwnedSemaphorePermit,
+        running: Running,
+        slot: Slot,
         mut origin: Origin<T>,
     ) {
-        let mut slot = Some(slot);
         origin.runs();
-        let post = &origin.post;
         let ending = match catch_unwind(|| self.service.call(request)) {
             Ok(Work::Ready(answer)) => Ending::Answered(answer),
-            Ok(Work::Async(work)) => {
-                let work = CatchUnwind::new(work);
-                match self.watch(work, &mut running, post, true).await {
-                    Waited::Ended(Ok(answer)) => Ending::Answered(answer),
-                    Waited::Ended(Err(Panicked)) => Ending::Panicked,
-                    Waited::Cancelled => Ending::Cancelled,
-                    Waited::TimedOut => Ending::TimedOut,
-                }
-            }
-            Ok(Work::Blocking(work)) => self.offload(work, &mut running, &mut slot, post).await,
             Err(Panicked) => Ending::Panicked,
+            Ok(work) => {
+                let worker = Arc::clone(self);
+                return self.spawn(async move { worker.attend(work, running, slot, origin).await });
+            }
         };
         // The slot is for handlers. That the reply is still on its way is bounded by the prefetch.
         drop(slot);
-        let Finished { settlement, joined } = running.finish(Instant::now(), ending);
-        self.settle_joined(joined);
-        self.settle(settlement, origin).await;
+        self.finish(running, ending, origin);
     }
 
-    /// Waits for work, tells its caller when it has run for a while, and looks at the clock.
+    /// Stays with a handler that takes its time.
+    async fn attend(
+        self: &Arc<Self>,
+        work: Work,
+        mut running: Running,
+        mut slot: Slot,
+        origin: Origin<T>,
+    ) {
+        let post = &origin.post;
+        let ending = match work {
+            Work::Ready(answer) => Ending::Answered(answer),
+            Work::Async(work) => {
+                let cancelled = running.cancellation().cancelled();
+                let work = pin!(race(CatchUnwind::new(work), cancelled));
+                match self.watch(work, &mut running, post).await {
+                    Some(First::Left(Ok(answer))) => Ending::Answered(answer),
+                    Some(First::Left(Err(Panicked))) => Ending::Panicked,
+                    Some(First::Right(())) => Ending::Cancelled,
+                    None => Ending::TimedOut,
+                }
+            }
+            Work::Blocking(work) => self.offload(work, &mut running, &mut slot, post).await,
+        };
+        drop(slot);
+        self.finish(running, ending, origin);
+    }
+
+    fn finish(self: &Arc<Self>, running: Running, ending: Ending, origin: Origin<T>) {
+        let Finished { settlement, joined } = running.finish(Instant::now(), ending);
+        self.settle_joined(joined);
+        self.settle(settlement, origin);
+    }
+
+    /// Waits for work while its clock runs; nothing when it does not come back.
     async fn watch<F: Future + Unpin>(
         &self,
         mut work: F,
         running: &mut Running,
         post: &Arc<Post<T>>,
-        stoppable: bool,
-    ) -> Waited<F::Output> {
-        let deadline = running.deadline();
-        while let Some(due) = running.poll_notice().filter(|due| *due < deadline) {
-            // Nobody can cancel it before its caller is told where.
-            match timeout_at(due.into(), &mut work).await {
-                Ok(output) => return Waited::Ended(output),
-                Err(_) => self.notify(running, due, post),
+    ) -> Option<F::Output> {
+        let mut now = Instant::now();
+        loop {
+            match running.poll(now) {
+                Some(Due::Notice(to, message)) => notify(to, *message, now, post),
+                Some(Due::GiveUp) => return None,
+                None => {
+                    let until = running.poll_timeout();
+                    if let Ok(output) = timeout_at(until.into(), &mut work).await {
+                        return Some(output);
+                    }
+                    // The clock that woke us may run a little ahead of this one.
+                    now = Instant::now().max(until);
+                }
             }
         }
-        let cancellation = running.cancellation().clone();
-        let cancelled = async {
-            if stoppable {
-                cancellation.cancelled().await;
-            } else {
-                pending::<()>().await;
-            }
-        };
-        match timeout_at(deadline.into(), race(work, cancelled)).await {
-            Ok(First::Left(output)) => Waited::Ended(output),
-            Ok(First::Right(())) => Waited::Cancelled,
-            Err(_) => Waited::TimedOut,
-        }
-    }
-
-    /// Tells a caller that its request runs here. It matters little whether that arrives.
-    fn notify(&self, running: &mut Running, due: Instant, post: &Arc<Post<T>>) {
-        // The clock that woke us may run a little ahead of this one.
-        let now = Instant::now().max(due);
-        let Some((to, message)) = running.notice(now) else {
-            return;
-        };
-        let transport = Arc::clone(&post.transport);
-        let deadline = deadline_after(now, NOTICE_LIMIT);
-        tokio::spawn(async move {
-            let sent = transport.publish(&to, message, deadline);
-            let _ = timeout_at(deadline.into(), sent).await;
-        });
     }
 
     /// Runs blocking work on a thread that it may keep busy, unless none is free before the deadline.
@@ -193,7 +229,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         &self,
         work: Box<dyn FnOnce() -> Answer + Send>,
         running: &mut Running,
-        slot: &mut Option<OwnedSemaphorePermit>,
+        slot: &mut Slot,
         post: &Arc<Post<T>>,
     ) -> Ending {
         let turn = Arc::new(Turn::default());
@@ -207,20 +243,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
         };
         let mut thread = tokio::task::spawn_blocking(run);
-        let mut waited = self.watch(&mut thread, running, post, false).await;
-        if matches!(waited, Waited::TimedOut) {
-            running.cancellation().cancel();
-            if let Ok(ending) = timeout(GRACE, &mut thread).await {
-                waited = Waited::Ended(ending);
-            }
-        }
-        match waited {
-            Waited::Ended(Ok(ending)) => ending,
+        match self.watch(&mut thread, running, post).await {
+            Some(Ok(ending)) => ending,
             // Panics are caught inside; the error is a runtime that shuts down, and this task with
             // it. Nobody knows whether the work began: unsettled, the request is delivered again.
-            Waited::Ended(Err(_)) => pending().await,
-            Waited::Cancelled | Waited::TimedOut if turn.take(Turn::GIVEN_UP) => Ending::Expired,
-            Waited::Cancelled | Waited::TimedOut => {
+            Some(Err(_)) => pending().await,
+            None if turn.take(Turn::GIVEN_UP) => Ending::Expired,
+            None => {
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
                 tokio::spawn(async move {
@@ -232,83 +261,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    /// Passes a request on to quarantine, or runs it here if that cannot be.
-    async fn forward(self: &Arc<Self>, forward: Forward, origin: Origin<T>) {
-        let Forward { to, message, then } = forward;
-        let sent = self.send(&origin.post.transport, &to, message).await;
-        if let Err(error) = &sent {
-            tracing::debug!(%error, "a request could not be passed on to quarantine");
-        }
-        match then.handle_publish(sent.as_ref().map(|&()| ())) {
-            Forwarded::Settle(verdict) => self.carry_out(verdict, &origin.post).await,
-            Forwarded::Run(job) => self.work(*job, origin).await,
-        }
-    }
-
-    /// What joined a request may have come by another transport, and waits for that one's confirms.
-    fn settle_joined(self: &Arc<Self>, joined: Vec<Settlement>) {
-        for settlement in joined {
-            match self.posts.of(settlement.consumer()) {
-                Some(post) => {
-                    let worker = Arc::clone(self);
-                    let origin = Origin::joined(post);
-                    self.spawn(async move { worker.settle(settlement, origin).await });
-                }
-                // It went back with its transport.
-                None => self.at_work.end(),
-            }
-        }
-    }
-
-    /// Reply, confirm, acknowledge, in this order.
-    async fn settle(&self, settlement: Settlement, mut origin: Origin<T>) {
-        origin.answered(&settlement);
-        let verdict = match settlement {
-            Settlement::Reply { to, message, then } => {
-                let sent = self
-                    .send(&self.posts.outlet(&origin.post), &to, message)
-                    .await;
-                if let Err(error) = &sent {
-                    tracing::debug!(%error, "a reply could not be delivered");
-                }
-                then.handle_publish(sent.as_ref().map(|&()| ()))
-            }
-            Settlement::Settle(verdict) => verdict,
-        };
-        self.carry_out(verdict, &origin.post).await;
-        origin.settled();
-    }
-
-    async fn carry_out(&self, verdict: Verdict, post: &Arc<Post<T>>) {
-        let transport = &post.transport;
-        let settled = async {
-            match verdict {
-                Verdict::Ack(token) => transport.ack(token).await,
-                Verdict::Discard(token) => transport.reject(token, Fate::Discard).await,
-                Verdict::Requeue(token) => transport.reject(token, Fate::Requeue).await,
-                Verdict::Settled => Ok(()),
-            }
-        };
-        // Unsettled, the request comes again when this transport has ended.
-        if let Err(error) = bounded("settle", self.settle_timeout, settled).await {
-            tracing::debug!(%error, "a request could not be settled");
-        }
-        self.at_work.end();
-    }
-
-    async fn send(
-        &self,
-        transport: &Arc<T>,
-        to: &Address,
-        message: Message,
-    ) -> Result<(), TransportError> {
-        let limit = reply_limit(self.settle_timeout, transport.is_blocked(), &message);
-        let deadline = deadline_after(Instant::now(), limit);
-        let confirmed = async { transport.publish(to, message, deadline).await?.await };
-        bounded("reply", limit, confirmed).await
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut jobs = self.jobs();
         while jobs.try_join_next().is_some() {}
         jobs.spawn(work);
@@ -319,22 +272,14 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 }
 
-/// What a transport does, under our own clock.
-async fn bounded(
-    operation: &'static str,
-    limit: Duration,
-    work: impl Future<Output = Result<(), TransportError>>,
-) -> Result<(), TransportError> {
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(TransportError::new(ErrorKind::Timeout, "rpc", operation)))
-}
-
-/// How a wait for work ended.
-enum Waited<O> {
-    Cancelled,
-    Ended(O),
-    TimedOut,
+/// Tells a caller that its request runs here. It matters little whether that arrives.
+fn notify<T: Transport>(to: Address, message: Message, now: Instant, post: &Arc<Post<T>>) {
+    let transport = Arc::clone(&post.transport);
+    let deadline = deadline_after(now, NOTICE_LIMIT);
+    tokio::spawn(async move {
+        let sent = transport.publish(&to, message, deadline);
+        let _ = timeout_at(deadline.into(), sent).await;
+    });
 }
 
 /// Whether offloaded work has begun, or was given up before: only one of them can be.

@@ -7,7 +7,7 @@ use super::notices::{ById, Notices};
 use super::{Attempt, CallError, Ended, Limits, Request, Stats};
 use crate::link::Generation;
 use crate::mutants::{Mutant, is};
-use crate::wire::{self, Reply};
+use crate::wire::{self, Reply, is_reserved};
 use crate::{
     Address, CallId, Certainty, ErrorKind, Expiration, HeaderValue, Headers, Message, ShortString,
     TransportError, deadline_after,
@@ -101,9 +101,9 @@ impl<W> Calls<W> {
     ///
     /// # Errors
     ///
-    /// All of them certain that nothing ran: the request is over the limit, too many calls are
-    /// open, the deadline has passed, there is no connection, or the table is closed. Then nothing
-    /// was opened.
+    /// All of them certain that nothing ran: the method is a word of the framework, the request is
+    /// over the limit, too many calls are open, the deadline has passed, there is no connection, or
+    /// the table is closed. Then nothing was opened.
     pub fn start(
         &mut self,
         now: Instant,
@@ -111,6 +111,11 @@ impl<W> Calls<W> {
         attempt: Attempt,
         waiter: W,
     ) -> Result<Message, CallError> {
+        if let Some(method) = request.method.as_ref().filter(|name| is_reserved(name)) {
+            // Servers drop these unanswered, and no wait for a connection would change that.
+            let why = format!("{method:?} is a word of the framework and names no method");
+            return Err(CallError::RequestUnencodable(why));
+        }
         let reply_to = match &self.standing {
             Standing::Up { reply_to, .. } => reply_to.clone(),
             Standing::Closed => {

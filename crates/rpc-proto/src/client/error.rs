@@ -58,7 +58,7 @@ pub enum CallError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The arguments could not be encoded.
+    /// The arguments could not be encoded, or the method has a name that cannot travel.
     RequestUnencodable(String),
     /// Too many calls are open already.
     TooManyInFlight {

@@ -16,6 +16,7 @@
 //! several of them together.
 
 mod calls;
+mod check;
 mod error;
 mod notices;
 mod retry;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use self::calls::Calls;
+pub use self::check::{Check, Checked};
 pub use self::error::CallError;
 pub use self::retry::{Attempts, Budget, Next, RetryPolicy};
 use crate::wire::Reply;
@@ -105,11 +107,12 @@ impl Default for Limits {
     }
 }
 
-/// What became of all attempts so far. A call that was not tried again is one.
+/// What became of all attempts so far, that is, of all that [`Calls`] has opened. A call that was not
+/// tried again is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Given up by the caller, with the answer still open.
+    /// Taken back by a caller that has gone, with the answer still open.
     pub cancelled: u64,
     /// Ended with an error.
     pub failed: u64,

@@ -9,9 +9,14 @@
 //! | may have been executed | if it is idempotent, a few times, while there are tokens |
 //! | was executed, or its deadline has passed | never |
 //!
-//! Never past the deadline, and all attempts carry one `message_id`.
+//! Never past the deadline, nor so late that less is left than twice the time an answer usually
+//! takes: such an attempt mostly ends as "no reply in time, and maybe executed", where the one before
+//! had said why, and perhaps that nothing ran. As the usual time is that of all methods together, it
+//! is not believed against more than half of the time that the whole call has. And all attempts
+//! carry one `message_id`.
 
 mod budget;
+mod usual;
 
 use std::time::{Duration, Instant};
 
@@ -113,6 +118,11 @@ pub struct Attempts {
     /// The key that all attempts carry: as given, or made of the first.
     message_id: Option<ShortString>,
     first: Option<CallId>,
+    /// When the first attempt began, and the last.
+    since: Option<Instant>,
+    begun: Option<Instant>,
+    /// Whether any attempt found a connection to be made on.
+    tried: bool,
     /// Attempts that count, with the one that runs.
     number: u32,
     /// Further attempts, that cost nothing.
@@ -137,6 +147,9 @@ impl Attempts {
             wait_for_ready: false,
             message_id: None,
             first: None,
+            since: None,
+            begun: None,
+            tried: false,
             number: 1,
             transparent: 0,
             was_up: false,
@@ -174,7 +187,9 @@ impl Attempts {
     }
 
     /// The next attempt, under this new identity.
-    pub fn begin(&mut self, id: CallId) -> Attempt {
+    pub fn begin(&mut self, now: Instant, id: CallId) -> Attempt {
+        self.since.get_or_insert(now);
+        self.begun = Some(now);
         let first = *self.first.get_or_insert(id);
         let id = if is(Mutant::ReusedId) { first } else { id };
         let first = if is(Mutant::NewMessageId) { id } else { first };
@@ -205,7 +220,8 @@ impl Attempts {
     ) -> Next {
         let error = match outcome {
             Ok(reply) => {
-                budget.handle_success();
+                let begun = self.begun.unwrap_or(now);
+                budget.handle_success(now.saturating_duration_since(begun));
                 return Next::Done(Ok(reply));
             }
             Err(error) => error,
@@ -213,6 +229,7 @@ impl Attempts {
         if costs(&error) {
             budget.handle_failure();
         }
+        self.tried |= !matches!(error, CallError::BrokerDown(_));
         match self.judge(now, budget, &error) {
             Some(next) => {
                 self.keep(error);
@@ -237,13 +254,27 @@ impl Attempts {
             Certainty::MaybeExecuted => self.repeat(now, budget, error),
             Certainty::NotExecuted => self.renew(now, error),
         }?;
-        let earliest = match next {
+        let latest = self.latest(budget);
+        let (earliest, next) = match next {
             Next::Done(_) => return None,
-            Next::RetryAt(at) => at,
-            Next::WhenUp { after, .. } => after,
+            Next::RetryAt(at) => (at, next),
+            Next::WhenUp { after, until } => {
+                let until = until.min(latest);
+                (after, Next::WhenUp { after, until })
+            }
         };
-        let in_time = earliest < self.deadline || is(Mutant::RetryPastDeadline);
+        let in_time = earliest < latest || is(Mutant::RetryPastDeadline);
         in_time.then_some(next)
+    }
+
+    /// When another attempt must have begun, to be of use.
+    fn latest(&self, budget: &Budget) -> Instant {
+        let (Some(since), true) = (self.since, self.tried) else {
+            return self.deadline;
+        };
+        let whole = self.deadline.saturating_duration_since(since);
+        let needed = budget.usual_time().saturating_mul(2).min(whole / 2);
+        self.deadline.checked_sub(needed).unwrap_or(self.deadline)
     }
 
     /// After an attempt that was not executed.

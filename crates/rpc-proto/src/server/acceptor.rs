@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::cancels::Registered;
-use super::dedup::{Claim, DedupKey, Entry};
+use super::dedup::{Claim, DedupKey, Digest, Entry, Identity};
 use super::envelope::Envelope;
-use super::job::EXPIRED;
+use super::job::{EXPIRED, REUSED};
 use super::shared::Shared;
 use super::timing::Timing;
-use super::{AfterForward, Forward, Guarantee, Job, Policy, Request, Settlement, Stats, Verdict};
+use super::{
+    AfterForward, Forward, Guarantee, Job, Part, Policy, Request, Settlement, Stats, Turn, Verdict,
+};
 use crate::mutants::{Mutant, is};
 use crate::{
     Address, Cancellation, Delivery, Expiration, HeaderValue, Message, Reason, ShortString, wire,
@@ -65,6 +67,19 @@ impl Acceptor {
         }
     }
 
+    /// Tells how many handlers run at once: a suspect that has waited for its turn long enough is one
+    /// of them.
+    #[must_use]
+    pub fn with_concurrency(self, handlers: usize) -> Self {
+        self.shared.isolation.limit(handlers);
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Opens an intake for a consumer.
     #[must_use]
     pub fn intake(&self, lane: Lane) -> Intake {
@@ -93,6 +108,36 @@ impl Acceptor {
     /// Lets no further request begin: those that have not are handed back when their turn comes.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.isolation.drain();
+    }
+
+    /// The turn of what was just accepted, where it must wait for one: not that of ordinary work,
+    /// which [begins](Self::work) later. To be kept until the delivery is settled.
+    #[must_use]
+    pub fn arrive(&self, accepted: &Accepted) -> Option<Turn> {
+        match accepted {
+            Accepted::Forward(_) => self.turn(Part::Forward),
+            Accepted::Job(job) if job.lane == Lane::Quarantine => self.turn(Part::Suspect),
+            Accepted::Job(_) | Accepted::Joined | Accepted::Settlement(_) => None,
+        }
+    }
+
+    /// The turn of ordinary work that is about to begin, to be kept until its handler has ended. None
+    /// is needed where there is no quarantine.
+    #[must_use]
+    pub fn work(&self) -> Option<Turn> {
+        self.turn(Part::Work)
+    }
+
+    fn turn(&self, part: Part) -> Option<Turn> {
+        let isolates = self.isolates();
+        isolates.then(|| self.shared.isolation.arrive(part))
+    }
+
+    /// Whether there is a quarantine, and something to wait for.
+    #[must_use]
+    pub fn isolates(&self) -> bool {
+        self.shared.policy.quarantine.is_some()
     }
 
     /// Whether no further request begins.
@@ -171,18 +216,26 @@ impl Intake {
             shared.counters.discarded.add();
             return Accepted::Settlement(Settlement::Settle(Verdict::ack(token)));
         }
-        let timing = Timing::of(&message, received_at, now, unix_ms, &shared.policy);
+        let quarantined = self.lane == Lane::Quarantine;
+        // What is in quarantine was delivered before, elsewhere.
+        let before = redelivered || quarantined && !is(Mutant::QuarantineIsFirstDelivery);
+        let timing = Timing::of(&message, received_at, now, unix_ms, before, shared);
         if timing.skewed {
             shared.counters.skewed.add();
         }
-        let quarantined = self.lane == Lane::Quarantine;
+        let struck = before.then(|| shared.strikes.name(&message)).flatten();
+        // Before it is answered in any way: what ends the connection is the answer.
+        if struck.is_some_and(|name| shared.strikes.is_out(name)) {
+            shared.counters.undeliverable.add();
+            return Accepted::Settlement(Settlement::Settle(Verdict::give_up(token)));
+        }
         let mut envelope = Envelope {
             shared: Arc::clone(shared),
             deadline: timing.deadline,
             gone_at: timing.gone_at,
             hinted: timing.hinted,
-            // What is in quarantine was delivered before, elsewhere.
-            redelivered: redelivered || quarantined && !is(Mutant::QuarantineIsFirstDelivery),
+            redelivered: before,
+            struck,
             reply_to: message.reply_to.clone(),
             // What the caller gave to find its call by; a peer may use either.
             correlation_id: message
@@ -192,13 +245,16 @@ impl Intake {
             token,
             discard: false,
         };
-        let key = key(shared, &message);
-        if let Some(key) = &key {
-            match Claim::enter(shared, key, envelope, now, false).0 {
+        let identity = identity(shared, &message);
+        if let Some(identity) = &identity {
+            match Claim::enter(shared, identity, envelope, now, false).0 {
                 Entry::New(new) => envelope = new,
                 Entry::Joined => return Accepted::Joined,
                 Entry::Done(envelope, kept) => {
                     return Accepted::Settlement(envelope.replay(now, kept));
+                }
+                Entry::Reused(envelope) => {
+                    return Accepted::Settlement(envelope.refuse(now, Reason::KeyReused, REUSED));
                 }
             }
         }
@@ -251,7 +307,8 @@ impl Intake {
             notices: request.headers.get(wire::NOTICES).is_some_and(is_set),
             request,
             envelope,
-            key,
+            identity,
+            lane: self.lane,
             orphaned: Arc::clone(&self.orphaned),
             since: timing.since,
             timeout: timing.timeout,
@@ -299,15 +356,26 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
 }
 
 /// What makes a request the same as another, if answers are kept and it says.
-fn key(shared: &Shared, message: &Message) -> Option<DedupKey> {
+fn identity(shared: &Shared, message: &Message) -> Option<Identity> {
     shared.policy.dedup.as_ref()?;
-    let mut message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
-    if is(Mutant::DedupByMethod) {
-        message_id = ShortString::default();
+    if message.body.len() > shared.policy.max_request {
+        // It is refused, and not looked at.
+        return None;
     }
-    Some(DedupKey {
-        method: message.kind.clone(),
-        message_id,
+    let message_id = message.message_id.clone().filter(|id| !id.is_empty())?;
+    let method = message.kind.clone();
+    if is(Mutant::DedupByMethod) {
+        return Some(Identity {
+            key: DedupKey {
+                method,
+                message_id: ShortString::default(),
+            },
+            request: Digest::default(),
+        });
+    }
+    Some(Identity {
+        key: DedupKey { method, message_id },
+        request: Digest::of(message),
     })
 }
 

@@ -82,6 +82,7 @@ counters! {
     stuck,
     /// Requests that did not run because they could not be acknowledged first.
     unacknowledged,
-    /// Replies that nobody could receive any more.
+    /// Replies that nobody could receive any more, and requests that were given up because each reply
+    /// to them ended its connection.
     undeliverable,
 }

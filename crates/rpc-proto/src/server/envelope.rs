@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::dedup::Kept;
 use super::settlement::{AfterReply, Settlement, Verdict};
 use super::shared::Shared;
+use super::strikes::Struck;
 use super::{Answer, Response};
 use crate::mutants::{Mutant, is};
 use crate::{AckToken, Address, Expiration, Message, Pushback, Reason, ShortString, Status, wire};
@@ -19,6 +20,8 @@ pub(super) struct Envelope {
     /// Whether the caller's clock was believed.
     pub(super) hinted: bool,
     pub(super) redelivered: bool,
+    /// What it is remembered by when its reply ends with the connection, if it was delivered before.
+    pub(super) struck: Option<Struck>,
     pub(super) reply_to: Option<ShortString>,
     pub(super) correlation_id: Option<ShortString>,
     pub(super) token: Option<AckToken>,
@@ -63,6 +66,7 @@ impl Envelope {
             body,
             content_type,
             headers,
+            ..
         } = kept;
         let message = Message {
             body,
@@ -99,6 +103,7 @@ impl Envelope {
             shared,
             deadline,
             redelivered,
+            struck,
             reply_to,
             correlation_id,
             token,
@@ -130,6 +135,7 @@ impl Envelope {
                 shared,
                 token,
                 redelivered,
+                struck,
                 discard,
             },
         }

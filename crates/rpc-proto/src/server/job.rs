@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cancels::Registered;
-use super::dedup::{Claim, DedupKey, Entry, Kept};
+use super::dedup::{Claim, Digest, Entry, Identity, Kept};
 use super::envelope::{Envelope, encode};
-use super::{Answer, Finished, Guarantee, Request, Settlement, Verdict};
+use super::{Answer, Finished, Guarantee, Lane, Request, Settlement, Verdict};
 use crate::mutants::{Mutant, is};
 use crate::{
-    AckToken, Address, Cancellation, Certainty, Expiration, Message, Reason, Status,
-    TransportError, deadline_after, wire,
+    AckToken, Cancellation, Certainty, Message, Pushback, Reason, Status, TransportError,
+    deadline_after,
 };
 
 /// A request that waits for its turn.
@@ -20,8 +20,10 @@ use crate::{
 pub struct Job {
     pub(super) request: Request,
     pub(super) envelope: Envelope,
+    /// Where it came from.
+    pub(super) lane: Lane,
     /// What makes it the same as another delivery, where answers are kept.
-    pub(super) key: Option<DedupKey>,
+    pub(super) identity: Option<Identity>,
     /// Set when the connection that it came by is lost.
     pub(super) orphaned: Arc<AtomicBool>,
     /// Since when its caller waits, and how long it has at all.
@@ -63,20 +65,24 @@ impl Job {
         if draining || self.orphaned.load(Ordering::Acquire) {
             return Begun::Settle(self.hand_back(now));
         }
-        if let Some(key) = &self.key {
+        let expired = self.is_expired(now);
+        let pushback = if expired { None } else { self.is_shed(now) };
+        let mut claim = None;
+        if let Some(identity) = &self.identity {
             // Before anything is refused: "not executed" must not be said of what was.
-            match Claim::enter(&shared, key, self.envelope, now, false).0 {
+            let begins = !expired && pushback.is_none();
+            let (entry, claimed) = Claim::enter(&shared, identity, self.envelope, now, begins);
+            match entry {
                 Entry::New(envelope) => self.envelope = envelope,
                 Entry::Joined => return Begun::Joined,
                 Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
+                Entry::Reused(envelope) => {
+                    return Begun::Settle(envelope.refuse(now, Reason::KeyReused, REUSED));
+                }
             }
+            claim = claimed;
         }
-        let soon = if is(Mutant::TooLateTooSoon) {
-            Duration::from_millis(20)
-        } else {
-            Duration::ZERO
-        };
-        if self.request.deadline <= now + soon && !is(Mutant::ExpiredRuns) {
+        if expired {
             let reason = if is(Mutant::ExpiredSaysTimedOut) {
                 Reason::HandlerTimedOut
             } else {
@@ -84,24 +90,8 @@ impl Job {
             };
             return Begun::Settle(self.envelope.refuse(now, reason, EXPIRED));
         }
-        let waited = now.saturating_duration_since(self.since);
-        let pushback = if self.envelope.redelivered {
-            shared.shed_again(waited, self.timeout)
-        } else {
-            shared.shed(now, waited, self.timeout)
-        };
         if let Some(pushback) = pushback {
             return Begun::Settle(self.envelope.shed(now, pushback));
-        }
-        let mut claim = None;
-        if let Some(key) = &self.key {
-            let (entry, claimed) = Claim::enter(&shared, key, self.envelope, now, true);
-            match entry {
-                Entry::New(envelope) => self.envelope = envelope,
-                Entry::Joined => return Begun::Joined,
-                Entry::Done(envelope, kept) => return Begun::Settle(envelope.replay(now, kept)),
-            }
-            claim = claimed;
         }
         let token = match shared.policy.guarantee {
             Guarantee::AtLeastOnce if is(Mutant::AckBeforeReply) => self.envelope.token.take(),
@@ -124,6 +114,7 @@ impl Job {
             deadline: request.deadline,
             cancellation: request.cancellation.clone(),
             notice_at: told.then(|| deadline_after(now, shared.policy.notice_after)),
+            overdue: false,
             registered: None,
             claim,
             envelope: Some(envelope),
@@ -131,6 +122,27 @@ impl Job {
         match token {
             Some(token) => Begun::AckFirst(token, AfterAck { request, running }),
             None => Begun::Run(request, running),
+        }
+    }
+
+    /// Whether it is too late to begin.
+    fn is_expired(&self, now: Instant) -> bool {
+        let soon = if is(Mutant::TooLateTooSoon) {
+            Duration::from_millis(20)
+        } else {
+            Duration::ZERO
+        };
+        self.request.deadline <= now + soon && !is(Mutant::ExpiredRuns)
+    }
+
+    /// Whether there are too many, and when it may come again.
+    fn is_shed(&self, now: Instant) -> Option<Pushback> {
+        let shared = &self.envelope.shared;
+        let waited = now.saturating_duration_since(self.since);
+        if self.envelope.redelivered {
+            shared.shed_again(waited, self.timeout)
+        } else {
+            shared.shed(now, waited, self.timeout)
         }
     }
 
@@ -196,14 +208,16 @@ impl AfterAck {
 #[derive(Debug)]
 #[must_use = "a running job that is dropped is answered to nobody, and delivered again at the end"]
 pub struct Running {
-    deadline: Instant,
-    cancellation: Cancellation,
+    pub(super) deadline: Instant,
+    pub(super) cancellation: Cancellation,
     /// When its caller is to be told that it runs.
-    notice_at: Option<Instant>,
-    registered: Option<Registered>,
-    claim: Option<Claim>,
+    pub(super) notice_at: Option<Instant>,
+    /// The clock has cancelled it.
+    pub(super) overdue: bool,
+    pub(super) registered: Option<Registered>,
+    pub(super) claim: Option<Claim>,
     /// Gone when it is finished.
-    envelope: Option<Envelope>,
+    pub(super) envelope: Option<Envelope>,
 }
 
 /// How the work on a request ended.
@@ -212,61 +226,28 @@ pub struct Running {
 pub enum Ending {
     /// The handler answered, or the service refused the request for it.
     Answered(Answer),
-    /// The handler was stopped because its caller gave up.
+    /// The handler was stopped because it was cancelled: its caller gave up, or the deadline passed.
     Cancelled,
     /// The deadline passed while the work waited for a thread: it never began.
     Expired,
     /// The handler panicked.
     Panicked,
-    /// The handler was stopped at the deadline, or given up because it could not be.
+    /// The handler was given up, because it could not be stopped at the deadline.
     TimedOut,
 }
 
 impl Running {
-    /// When the answer is of no use any more, and a handler that can be stopped should be.
+    /// When the answer is of no use any more, and the handler is cancelled.
     #[must_use]
     pub const fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// What the handler looks at to see whether its caller has given up. A handler that can be
-    /// stopped is to be stopped then, and the job to be finished with [`Ending::Cancelled`].
+    /// What the handler looks at to see whether it works for nobody. A handler that can be stopped
+    /// is to be stopped then, and the job to be finished with [`Ending::Cancelled`].
     #[must_use]
     pub const fn cancellation(&self) -> &Cancellation {
         &self.cancellation
-    }
-
-    /// When [`notice`](Self::notice) has something to say.
-    #[must_use]
-    pub const fn poll_notice(&self) -> Option<Instant> {
-        self.notice_at
-    }
-
-    /// It is time to tell the caller that its request runs here, and that it can be cancelled: the
-    /// message to publish, once, which needs no confirm.
-    pub fn notice(&mut self, now: Instant) -> Option<(Address, Message)> {
-        if self.notice_at.take()? > now {
-            return None;
-        }
-        let envelope = self.envelope.as_ref()?;
-        let shared = &envelope.shared;
-        let control = shared.control().clone()?;
-        let (id, to) = (envelope.correlation_id.clone()?, envelope.reply_to.clone()?);
-        let key = self.claim.as_ref().map(|claim| claim.key().clone());
-        // First, or it could be cancelled before it is known.
-        let registered = Registered::new(shared, id.clone(), &self.cancellation, key);
-        self.registered = Some(registered);
-        shared.counters.noticed.add();
-        let message = Message {
-            correlation_id: Some(id),
-            expiration: Some(Expiration::after(
-                self.deadline.saturating_duration_since(now),
-            )),
-            kind: Some(wire::STARTED_TYPE),
-            reply_to: Some(control),
-            ..Message::default()
-        };
-        Some((Address::queue(to), message))
     }
 
     /// The work has ended, in one way or another.
@@ -279,9 +260,16 @@ impl Running {
                 joined: Vec::new(),
             };
         };
+        let mut given_up = told.as_ref().is_some_and(Registered::is_given_up);
+        let ending = match ending {
+            // By the clock, which may have woken the handler before it has come round to here.
+            Ending::Cancelled if !given_up && (self.overdue || now >= self.deadline) => {
+                Ending::TimedOut
+            }
+            other => other,
+        };
         // Whoever gave up is not there to be answered, whatever there is to say by now.
-        let given_up = matches!(ending, Ending::Cancelled)
-            || told.as_ref().is_some_and(Registered::is_given_up);
+        given_up |= matches!(ending, Ending::Cancelled);
         // From here on it cannot be cancelled any more.
         drop(told);
         let (answer, ran) = judge(&envelope, ending);
@@ -373,7 +361,11 @@ fn keep(answer: &Answer) -> Kept {
         body,
         content_type,
         headers,
+        // That of the claim, which keeps it.
+        request: Digest::default(),
     }
 }
+
+pub(super) const REUSED: &str = "another request has the same method and message_id";
 
 pub(super) const EXPIRED: &str = "the deadline passed before the handler could begin";

@@ -41,13 +41,17 @@
 mod acceptor;
 mod admission;
 mod cancels;
+mod clock;
 mod counters;
 mod dedup;
+mod doubt;
 mod envelope;
+mod isolation;
 mod job;
 mod policy;
 mod settlement;
 mod shared;
+mod strikes;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -57,8 +61,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
+pub use self::clock::Due;
 pub use self::counters::{Counters, Stats};
-pub use self::dedup::{Dedup, DedupKey, DedupLimits, Kept, MemoryDedup};
+pub use self::dedup::{Dedup, DedupKey, DedupLimits, Digest, Kept, MemoryDedup};
+pub use self::isolation::{Changed, Part, Turn};
 pub use self::job::{AfterAck, Begun, Ending, Job, Running};
 pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
 pub use self::settlement::{

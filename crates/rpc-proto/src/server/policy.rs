@@ -28,7 +28,8 @@ pub struct Policy {
     /// The longest request body taken, in bytes.
     pub max_request: usize,
     /// How far a caller's clock may be from ours for its deadline to be believed. Zero believes none;
-    /// then only the time since the request arrived counts.
+    /// then only the time since the request arrived counts. Nor is any believed once all requests
+    /// have been overdue by it when they came, for ten seconds: then it is our clock that is ahead.
     pub max_skew: Duration,
     /// Handlers that may be given up because they do not come back, at once: each holds a thread for
     /// as long as it likes, and another one works in its place.

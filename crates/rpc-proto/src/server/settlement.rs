@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Job;
 use super::shared::Shared;
+use super::strikes::{Struck, is_suspect};
 use crate::mutants::{Mutant, is};
 use crate::{AckToken, Address, ConsumerId, ErrorKind, Message, TransportError};
 
@@ -59,6 +60,8 @@ pub struct AfterReply {
     pub(super) shared: Arc<Shared>,
     pub(super) token: Option<AckToken>,
     pub(super) redelivered: bool,
+    /// What to remember it by, should its reply end with the connection; it was delivered before.
+    pub(super) struck: Option<Struck>,
     /// Dead-letter the request instead of acknowledging it.
     pub(super) discard: bool,
 }
@@ -70,9 +73,17 @@ impl AfterReply {
     /// acknowledged, the reply counted as undeliverable. What may have failed for this connection
     /// only puts the request back, so that another worker answers it. A reply queue that is full, or
     /// that never confirms, is the caller's own choice, and no reason to run its request for ever: a
-    /// refusal ends the matter at once, a timeout at the second delivery.
+    /// refusal ends the matter at once, a timeout at the second delivery. Nor is one that costs a
+    /// connection each time: after some times the request is not run any more ([`Verdict::GiveUp`]).
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Verdict {
-        let counters = &self.shared.counters;
+        let Shared {
+            counters, strikes, ..
+        } = &*self.shared;
+        match (self.struck, result) {
+            (Some(name), Err(error)) if is_suspect(error) => strikes.strike(name),
+            (Some(name), Ok(())) => strikes.forgive(name),
+            _ => {}
+        }
         let Err(error) = result else {
             counters.replied.add();
             return self.done();
@@ -174,6 +185,9 @@ pub enum Verdict {
     Ack(AckToken),
     /// No worker shall have it: its queue may keep it elsewhere.
     Discard(AckToken),
+    /// Done with it, although nobody was answered: each reply to it has ended the connection that it
+    /// went out on. To acknowledge, and to tell the operator of.
+    GiveUp(AckToken),
     /// Another worker shall have it.
     Requeue(AckToken),
     /// It was settled by being delivered, or before it ran.
@@ -189,6 +203,10 @@ impl Verdict {
         token.map_or(Self::Settled, Self::Discard)
     }
 
+    pub(super) fn give_up(token: Option<AckToken>) -> Self {
+        token.map_or(Self::Settled, Self::GiveUp)
+    }
+
     pub(super) fn requeue(token: Option<AckToken>) -> Self {
         token.map_or(Self::Settled, Self::Requeue)
     }
@@ -197,9 +215,10 @@ impl Verdict {
     #[must_use]
     pub const fn consumer(&self) -> Option<ConsumerId> {
         match self {
-            Self::Ack(token) | Self::Discard(token) | Self::Requeue(token) => {
-                Some(token.consumer())
-            }
+            Self::Ack(token)
+            | Self::Discard(token)
+            | Self::GiveUp(token)
+            | Self::Requeue(token) => Some(token.consumer()),
             Self::Settled => None,
         }
     }

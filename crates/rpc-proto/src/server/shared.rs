@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use super::admission::Gate;
 use super::cancels::Cancels;
 use super::dedup::Duplicates;
+use super::doubt::Doubt;
+use super::isolation::Isolation;
+use super::strikes::Strikes;
 use super::{Counters, Policy};
 use crate::mutants::{Mutant, is};
 use crate::{Pushback, ShortString};
@@ -21,7 +24,11 @@ pub(super) struct Shared {
     /// Handlers that were given up and still hold a thread.
     pub(super) stuck: AtomicUsize,
     pub(super) cancels: Cancels,
+    pub(super) doubt: Doubt,
     pub(super) duplicates: Duplicates,
+    pub(super) strikes: Strikes,
+    /// Of no use without a quarantine.
+    pub(super) isolation: Arc<Isolation>,
     control: Mutex<Option<ShortString>>,
     gate: Mutex<Gate>,
 }
@@ -34,7 +41,10 @@ impl Shared {
             draining: AtomicBool::new(false),
             stuck: AtomicUsize::new(0),
             cancels: Cancels::default(),
+            doubt: Doubt::default(),
             duplicates: Duplicates::default(),
+            strikes: Strikes::default(),
+            isolation: Arc::new(Isolation::new()),
             control: Mutex::default(),
             gate: Mutex::default(),
         })

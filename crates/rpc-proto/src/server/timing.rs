@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Policy;
+use super::shared::Shared;
 use crate::mutants::{Mutant, is};
 use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
 
@@ -34,8 +34,10 @@ impl Timing {
         received_at: Instant,
         now: Instant,
         unix_ms: u64,
-        policy: &Policy,
+        redelivered: bool,
+        shared: &Shared,
     ) -> Self {
+        let policy = &shared.policy;
         let number = |name| message.headers.get(name).and_then(HeaderValue::as_int);
         let header = number(wire::TIMEOUT_MS)
             .and_then(|millis| u64::try_from(millis).ok())
@@ -53,13 +55,24 @@ impl Timing {
             skewed: false,
         };
         if let Some(hint) = number(wire::DEADLINE_MS).filter(|_| !policy.max_skew.is_zero()) {
-            this.take_hint(hint, now, unix_ms, policy.max_skew);
+            this.take_hint(hint, (now, unix_ms), redelivered, shared);
         }
         this
     }
 
+    /// Whether its queue should have dropped it. One without an expiration may have waited there.
+    const fn is_overdue(&self, past: Duration) -> bool {
+        !past.is_zero() && self.gone_at.is_some()
+    }
+
     /// Brings the deadline forward to what the caller's clock says, unless that is beyond belief.
-    fn take_hint(&mut self, hint: i64, now: Instant, unix_ms: u64, max_skew: Duration) {
+    fn take_hint(
+        &mut self,
+        hint: i64,
+        (now, unix_ms): (Instant, u64),
+        redelivered: bool,
+        shared: &Shared,
+    ) {
         let unix_ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
         let left = hint.saturating_sub(unix_ms);
         let past = Duration::from_millis(left.min(0).unsigned_abs());
@@ -70,9 +83,14 @@ impl Timing {
             self.timeout
                 .map_or(Duration::ZERO, |whole| left.saturating_sub(whole)),
         );
-        if skew > max_skew && !is(Mutant::HintIsAlwaysBelieved) {
-            self.skewed = true;
+        // What comes again may have been shed by this clock, and is to be shed by it again.
+        let overdue = self.is_overdue(past) && !redelivered;
+        self.skewed = skew > shared.policy.max_skew || overdue && shared.doubt.overdue(now);
+        if self.skewed && !is(Mutant::HintIsAlwaysBelieved) {
             return;
+        }
+        if past.is_zero() {
+            shared.doubt.in_time();
         }
         let hinted = deadline_after(now, left);
         self.deadline = if is(Mutant::HintExtends) {

@@ -61,7 +61,7 @@ impl Client {
         let Some(open) = self.open.get_mut(&call) else {
             return;
         };
-        let mut attempt = open.attempts.begin(id);
+        let mut attempt = open.attempts.begin(wire.instant(), id);
         attempt.unix_ms = Some(setting.unix_ms(self.home.owner.process, wire.now));
         let mode = if setting.durable {
             DeliveryMode::Persistent

@@ -3,7 +3,8 @@
 use rpc_proto::server::{Accepted, Lane as Source};
 use rpc_proto::{AckToken, Delivery, wire as form};
 
-use super::{Drain, Origin, Taken, Task, Then, Worker};
+use super::turns::Task;
+use super::{Drain, Origin, Taken, Worker};
 use crate::conn::Deliver;
 use crate::ledger::Ledger;
 use crate::peer::News;
@@ -104,64 +105,30 @@ impl Worker {
             ],
         );
         let lives = deliver.message.expiration;
+        let taken = Taken {
+            at: wire.now,
+            lives: lives.map(|lives| span(lives.as_duration())),
+            redelivered: deliver.redelivered || place > 1,
+        };
+        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
+        let accepted = intake.accept(delivery, wire.instant(), unix_ms);
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),
             generation: self.home.generation,
-            taken: Taken {
-                at: wire.now,
-                lives: lives.map(|lives| span(lives.as_duration())),
-                redelivered: deliver.redelivered || place > 1,
-            },
+            taken,
             joined: false,
+            turn: self.acceptor.arrive(&accepted),
         };
-        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
-        let task = match intake.accept(delivery, wire.instant(), unix_ms) {
+        let task = match accepted {
             Accepted::Forward(forward) => Task::Forward(forward),
             Accepted::Job(job) => Task::Run(job),
             Accepted::Joined => return,
+            Accepted::Settlement(settlement) if !self.blocking => {
+                return self.settle(wire, ledger, setting, settlement, origin);
+            }
             Accepted::Settlement(settlement) => Task::Settle(settlement),
         };
-        if self.blocking || matches!(task, Task::Run(_)) {
-            self.waiting.push_back((task, origin));
-            self.begin_next(wire, ledger, setting);
-        } else {
-            self.work(wire, ledger, setting, task, origin);
-        }
-    }
-
-    /// Does what is to be done for a delivery whose turn it is.
-    pub(super) fn work(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-        task: Task,
-        origin: Origin,
-    ) {
-        match task {
-            Task::Forward(forward) => {
-                ledger.passes_on(origin.correlation_id.as_ref(), self.number);
-                let (to, then) = (&forward.to, Then::Forward(forward.then));
-                self.send(wire, ledger, setting, (to, forward.message), (then, origin));
-            }
-            Task::Run(job) => self.begin(wire, ledger, setting, job, origin),
-            Task::Settle(settlement) => self.settle(wire, ledger, setting, settlement, origin),
-        }
-    }
-
-    /// The transport has ended, and nothing that came by it begins any more. The blocking face hands
-    /// it back at once, the async one when there is a slot.
-    fn hand_back(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        while self.blocking
-            && let Some((task, origin)) = self.waiting.pop_front()
-        {
-            if let Task::Run(job) = task {
-                let settlement = job.hand_back(wire.instant());
-                self.settle(wire, ledger, setting, settlement, origin);
-            } else {
-                self.work(wire, ledger, setting, task, origin);
-            }
-        }
+        self.wait(task, origin);
         self.begin_next(wire, ledger, setting);
     }
 }

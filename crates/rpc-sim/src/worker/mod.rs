@@ -1,24 +1,25 @@
 //! A simulated worker process: the driver of the server steps, without tasks.
 //!
-//! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot,
-//! begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
+//! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot and
+//! a turn, begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
 mod drain;
 mod intake;
 mod options;
 mod settle;
+mod turns;
 mod watch;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use rpc_proto::link::Generation;
-use rpc_proto::server::{
-    Acceptor, AfterForward, AfterReply, Forward, GivenUp, Intake, Job, Running, Settlement,
-};
+use rpc_proto::server::{Acceptor, AfterForward, AfterReply, GivenUp, Intake, Part, Running, Turn};
 use rpc_proto::{ErrorKind, ShortString};
 
 use self::options::{policy, topology};
+use self::turns::Waiting;
 pub(crate) use self::watch::{MAX_SKEW, answer};
 use self::watch::{Taken, Watch};
 use crate::conn::{ConnId, Down, Open, Owner};
@@ -53,10 +54,12 @@ pub(crate) struct Worker {
     open: Open,
     /// On the blocking face all that is to be done waits for a thread, and not only what is to run.
     blocking: bool,
-    waiting: VecDeque<(Task, Origin)>,
+    waiting: VecDeque<Waiting>,
+    /// When something that waits for its turn is to be looked at again, whatever else happens.
+    turn_at: Option<Instant>,
     running: BTreeMap<u64, AtWork>,
-    /// Handlers that did not come back by their deadline; without a token each takes a slot.
-    away: BTreeMap<u64, Option<GivenUp>>,
+    /// Handlers that did not come back by their deadline; without a token each takes a place.
+    away: BTreeMap<u64, (Part, Option<GivenUp>)>,
     /// What was published and is not confirmed yet.
     sent: BTreeMap<u64, Sent>,
     next: u64,
@@ -74,8 +77,8 @@ enum Drain {
     Stopped,
 }
 
-/// What the ledger knows a request by.
-#[derive(Clone, Debug)]
+/// What the ledger knows a request by, and its turn until it is settled.
+#[derive(Debug)]
 struct Origin {
     correlation_id: Option<ShortString>,
     /// Of the connection it came by.
@@ -83,14 +86,14 @@ struct Origin {
     taken: Taken,
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
+    /// Held until it is settled, or until its handler has ended if that need not run apart.
+    turn: Option<Turn>,
 }
 
-/// What waits for its turn.
-#[derive(Debug)]
-enum Task {
-    Forward(Box<Forward>),
-    Run(Job),
-    Settle(Settlement),
+impl Origin {
+    fn part(&self) -> Part {
+        self.turn.as_ref().map_or(Part::Work, Turn::part)
+    }
 }
 
 /// A handler that runs.
@@ -153,13 +156,14 @@ impl Worker {
         Self {
             number,
             home: Home::new(wire, owner, seed, false),
-            acceptor: Acceptor::new(policy(setting)),
+            acceptor: Acceptor::new(policy(setting)).with_concurrency(setting.concurrency),
             intakes: Vec::new(),
             concurrency: setting.concurrency,
             settle_timeout: setting.settle_timeout,
             open: topology(setting),
             blocking: setting.blocking,
             waiting: VecDeque::new(),
+            turn_at: None,
             running: BTreeMap::new(),
             away: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -183,6 +187,7 @@ impl Worker {
             Arrival::News(news) => self.news(wire, ledger, setting, news),
             Arrival::Nothing => {}
         }
+        self.begin_next(wire, ledger, setting);
         self.go_on(wire)
     }
 
@@ -207,11 +212,9 @@ impl Worker {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;
                 }
-                self.begin_next(wire, ledger, setting);
             }
             Wake::Returned(number) => {
                 self.away.remove(&number);
-                self.begin_next(wire, ledger, setting);
             }
             Wake::DrainTimeout => {
                 self.home.close(wire);
@@ -219,6 +222,7 @@ impl Worker {
             }
             Wake::GiveUp(_) | Wake::Retry(_) => {}
         }
+        self.begin_next(wire, ledger, setting);
         self.go_on(wire)
     }
 
@@ -233,7 +237,8 @@ impl Worker {
             .then(|| self.home.poll(wire, || self.open.clone()))
             .flatten();
         let settle = self.sent.values().map(|sent| sent.until).min();
-        let next = dial.into_iter().chain(settle).min();
+        let turn = self.turn_at.map(|at| wire.clock.micros(at));
+        let next = dial.into_iter().chain(settle).chain(turn).min();
         if let Some(at) = next
             && (self.armed == 0 || at < self.armed)
         {
@@ -253,8 +258,11 @@ impl Worker {
 
     /// Where the machine counts other handlers as stuck than are.
     pub(crate) fn miscounted(&self) -> Option<String> {
-        let away = self.away.values().flatten().count();
-        let stuck = self.acceptor.stuck();
+        let away = self
+            .away
+            .values()
+            .filter(|(_, given_up)| given_up.is_some());
+        let (away, stuck) = (away.count(), self.acceptor.stuck());
         (away != stuck).then(|| format!("counts {stuck} handlers as stuck, and {away} are"))
     }
 

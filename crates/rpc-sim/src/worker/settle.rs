@@ -1,9 +1,10 @@
 //! What goes out of a worker: replies and forwards with their confirms, and verdicts.
 
-use rpc_proto::server::{Forwarded, Settlement, Verdict};
+use rpc_proto::server::{Forward, Forwarded, Part, Settlement, Verdict};
 use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
 
-use super::{Origin, Sent, Task, Then, Worker};
+use super::turns::Task;
+use super::{Origin, Sent, Then, Worker};
 use crate::ledger::{Ledger, is_poison};
 use crate::peer::closed;
 use crate::rule::Rule;
@@ -22,12 +23,20 @@ impl Worker {
         settlement: Settlement,
         mut origin: Origin,
     ) {
+        if origin.part() == Part::Work {
+            origin.turn = None;
+        }
         if origin.joined && !self.is_ours(settlement.consumer()) {
             // It went back with its transport.
             return;
         }
         match settlement {
-            Settlement::Settle(verdict) => self.carry_out(wire, &verdict),
+            Settlement::Settle(verdict) => {
+                if matches!(verdict, Verdict::GiveUp(_)) {
+                    ledger.unanswerable(origin.correlation_id.as_ref(), false);
+                }
+                self.carry_out(wire, &verdict);
+            }
             Settlement::Reply { to, message, then } => {
                 let taken = (!origin.joined).then_some(origin.taken);
                 self.watch.replies(ledger, setting, taken, &message);
@@ -37,6 +46,26 @@ impl Worker {
                 let then = Then::Reply(then);
                 self.send(wire, ledger, setting, (&to, message), (then, origin));
             }
+        }
+    }
+
+    /// Passes a request on, by the transport that it came by.
+    pub(super) fn pass_on(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        forward: Forward,
+        origin: Origin,
+    ) {
+        let Forward { to, message, then } = forward;
+        let then = Then::Forward(then);
+        if origin.generation == self.home.generation {
+            ledger.passes_on(origin.correlation_id.as_ref(), self.number);
+            self.send(wire, ledger, setting, (&to, message), (then, origin));
+        } else {
+            let gone = Err(closed("publish").unsent());
+            self.decide(wire, ledger, setting, then, (origin, false), gone);
         }
     }
 
@@ -66,7 +95,6 @@ impl Worker {
             .expiration
             .map_or(0, |left| span(left.as_duration()));
         let limit = match &self.home.peer {
-            Some(_) if self.blocking && matches!(then, Then::Forward(_)) => self.settle_timeout,
             Some(peer) if peer.blocked => lives.max(self.settle_timeout),
             _ => self.settle_timeout,
         };
@@ -114,14 +142,15 @@ impl Worker {
         ledger: &mut Ledger,
         setting: &Setting,
         then: Then,
-        (origin, poison): (Origin, bool),
+        (mut origin, poison): (Origin, bool),
         result: Result<(), TransportError>,
     ) {
         let said = result.as_ref().map(|&()| ());
         match then {
             Then::Forward(then) => match then.handle_publish(said) {
                 Forwarded::Run(job) => {
-                    self.waiting.push_back((Task::Run(*job), origin));
+                    origin.turn = None;
+                    self.wait(Task::Run(*job), origin);
                     self.begin_next(wire, ledger, setting);
                 }
                 Forwarded::Settle(verdict) => self.carry_out(wire, &verdict),
@@ -153,7 +182,7 @@ impl Worker {
         let Some(peer) = &self.home.peer else { return };
         // Unsettled, the request comes again when its transport has ended.
         let _ = match verdict {
-            Verdict::Ack(token) => peer.ack(wire, token),
+            Verdict::Ack(token) | Verdict::GiveUp(token) => peer.ack(wire, token),
             Verdict::Discard(token) => peer.reject(wire, token, false),
             Verdict::Requeue(token) => peer.reject(wire, token, true),
             Verdict::Settled => Ok(()),

@@ -1,6 +1,6 @@
-//! What runs in a worker: whose turn it is, and how a handler ends.
+//! What runs in a worker, and how a handler ends.
 
-use rpc_proto::server::{Begun, Ending, Finished, Job, Request, Response, Running};
+use rpc_proto::server::{Begun, Due, Ending, Finished, Job, Request, Response, Running};
 use rpc_proto::{Status, TransportError};
 
 use super::{AtWork, Drain, Fate, Origin, Planned, Taken, Worker, answer};
@@ -13,24 +13,6 @@ use crate::time::{MS, Micros, span};
 use crate::wire::Wire;
 
 impl Worker {
-    /// Gives free slots to those that wait. Those that may not begin any more need none.
-    pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        let over = self.drain == Drain::Stopped;
-        while over || self.busy() < self.concurrency {
-            let Some((task, origin)) = self.waiting.pop_front() else {
-                return;
-            };
-            self.work(wire, ledger, setting, task, origin);
-        }
-    }
-
-    /// Slots that are taken: by handlers that run, and by those that were given up when too many
-    /// were already.
-    fn busy(&self) -> usize {
-        let lost = self.away.values().filter(|given_up| given_up.is_none());
-        self.running.len() + lost.count()
-    }
-
     pub(super) fn begin(
         &mut self,
         wire: &mut Wire,
@@ -50,7 +32,12 @@ impl Worker {
                     Ok(work) => self.run(wire, ledger, setting, work, origin, Some(acked)),
                     Err(joined) => {
                         for settlement in joined {
-                            self.settle(wire, ledger, setting, settlement, origin.clone());
+                            let joined = Origin {
+                                correlation_id: origin.correlation_id.clone(),
+                                turn: None,
+                                ..origin
+                            };
+                            self.settle(wire, ledger, setting, settlement, joined);
                         }
                     }
                 }
@@ -94,8 +81,9 @@ impl Worker {
         );
         let number = self.next;
         self.next += 1;
-        if let Some(at) = running.poll_notice() {
-            let at = wire.clock.micros(at);
+        let notice = running.poll_timeout();
+        if notice < running.deadline() {
+            let at = wire.clock.micros(notice);
             wire.wake(self.home.owner, at, Wake::Notice(number));
         }
         let (_, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), None));
@@ -112,7 +100,7 @@ impl Worker {
         if after == 0 {
             self.start(wire, ledger, setting, number, work);
         } else {
-            let last = wire.clock.micros(work.running.deadline()) + GRACE;
+            let last = wire.clock.micros(work.running.deadline()) + span(Running::GRACE);
             let at = last.min(wire.now + after);
             wire.wake(self.home.owner, at, Wake::Thread(number));
             self.running.insert(number, work);
@@ -171,7 +159,7 @@ impl Worker {
         let deadline = work.running.deadline();
         let left = span(deadline.saturating_duration_since(wire.instant()));
         // One that cannot be stopped has a moment to come back by itself.
-        let most = left + work.blocks.map_or(0, |_| GRACE);
+        let most = left + work.blocks.map_or(0, |_| span(Running::GRACE));
         let returns = wire.now.saturating_add(takes);
         work.blocks = work.blocks.map(|_| returns);
         let end = if takes < most {
@@ -191,11 +179,16 @@ impl Worker {
         let Some(work) = self.running.get_mut(&number) else {
             return;
         };
-        let notice = work.running.notice(now);
+        if now >= work.running.deadline() {
+            // The process was stopped meanwhile, and the end of the handler is due as well.
+            return;
+        }
+        let due = work.running.poll(now);
         let here = work.origin.generation == self.home.generation;
-        if let (Some((to, message)), Some(peer), true) = (notice, &mut self.home.peer, here) {
+        if let (Some(Due::Notice(to, message)), Some(peer), true) = (due, &mut self.home.peer, here)
+        {
             wire.trace("worker.notice", [self.number as u64, number, 0]);
-            peer.publish_unasked(wire, &to, message);
+            peer.publish_unasked(wire, &to, *message);
         }
     }
 
@@ -250,7 +243,7 @@ impl Worker {
                 if let Some(returns) = work.blocks {
                     let given_up = self.acceptor.give_up();
                     wire.wake(self.home.owner, returns, Wake::Returned(number));
-                    self.away.insert(number, given_up);
+                    self.away.insert(number, (work.origin.part(), given_up));
                 }
                 Ending::TimedOut
             }
@@ -274,7 +267,7 @@ impl Worker {
             ledger.finished(record, !stopped);
         }
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
-        self.settle(wire, ledger, setting, settlement, work.origin.clone());
+        self.settle(wire, ledger, setting, settlement, work.origin);
         for settlement in joined {
             // Their replies say whose they are, and they may be repeated ones.
             let origin = Origin {
@@ -286,11 +279,9 @@ impl Worker {
                     redelivered: true,
                 },
                 joined: true,
+                turn: None,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }
     }
 }
-
-/// How long after its deadline a handler that cannot be stopped is given up.
-const GRACE: Micros = 50 * MS;

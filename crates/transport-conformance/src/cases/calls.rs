@@ -25,7 +25,7 @@ pub(super) fn every_codec_makes_the_round_trip(backend: &dyn Backend) {
         let client = served.connection.calls_with(options);
         let doubled = client.call_number("double", 21);
         assert_eq!(doubled.expect("it is answered"), 42);
-        assert_eq!((client.in_flight(), client.stats().ok), (0, 1));
+        assert_eq!((client.in_flight(), client.stats().calls.ok), (0, 1));
     }
 }
 
@@ -101,7 +101,10 @@ pub(super) fn a_thousand_calls_at_once_get_their_own_answers(backend: &dyn Backe
         assert_eq!(call.end().expect("it is answered"), body);
     }
     let stats = client.stats();
-    assert_eq!((stats.ok, stats.unmatched_replies), (1000, 0));
+    assert_eq!(
+        (stats.calls.ok, stats.attempts.unmatched_replies),
+        (1000, 0)
+    );
     assert_eq!(client.in_flight(), 0);
 }
 
@@ -125,7 +128,7 @@ pub(super) fn clients_of_one_connection_do_not_mix(backend: &dyn Backend) {
     }
     for client in clients {
         let stats = client.stats();
-        assert_eq!((stats.ok, stats.unmatched_replies), (50, 0));
+        assert_eq!((stats.calls.ok, stats.attempts.unmatched_replies), (50, 0));
     }
 }
 

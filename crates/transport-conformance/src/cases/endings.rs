@@ -42,10 +42,10 @@ pub(super) fn a_late_reply_changes_nothing(backend: &dyn Backend) {
 
     service.answer(&taken, taken.correlation_id.clone(), "late");
     eventually("the late reply is counted", || {
-        client.stats().unmatched_replies == 1
+        client.stats().attempts.unmatched_replies == 1
     });
-    assert_eq!(client.stats().failed, stats.failed);
-    assert_eq!(client.stats().ok, stats.ok);
+    assert_eq!(client.stats().calls, stats.calls);
+    assert_eq!(client.stats().attempts.failed, stats.attempts.failed);
 
     let mut call = client.begin(CallOptions::default(), request("", "next"));
     let taken = service.take(&queue);
@@ -67,7 +67,7 @@ pub(super) fn forged_and_repeated_replies_change_nothing(backend: &dyn Backend) 
     service.answer(&first, first.correlation_id.clone(), "again");
     assert_eq!(call.end().expect("it is answered"), "right");
     eventually("all others are counted", || {
-        client.stats().unmatched_replies == 4
+        client.stats().attempts.unmatched_replies == 4
     });
 
     let mut call = client.begin(CallOptions::default(), request("", "2"));
@@ -75,7 +75,7 @@ pub(super) fn forged_and_repeated_replies_change_nothing(backend: &dyn Backend) 
     service.answer(&first, first.correlation_id.clone(), "once more");
     service.answer(&second, second.correlation_id.clone(), "next");
     assert_eq!(call.end().expect("it is answered"), "next");
-    assert_eq!(client.stats().ok, 2);
+    assert_eq!(client.stats().calls.ok, 2);
     assert_eq!(client.in_flight(), 0);
 }
 
@@ -103,8 +103,13 @@ pub(super) fn a_thousand_calls_given_up_leave_nothing(backend: &dyn Backend) {
     let _server = server.run(echo(), crate::steps::options(&queue));
     client.assert_works();
     let stats = client.stats();
-    assert_eq!(stats.ok, 1);
-    assert_eq!(stats.started, stats.cancelled + stats.failed + stats.ok);
+    let (calls, attempts) = (stats.calls, stats.attempts);
+    assert_eq!((calls.ok, attempts.ok), (1, 1));
+    assert_eq!(calls.started, calls.given_up + calls.failed + calls.ok);
+    assert_eq!(
+        attempts.started,
+        attempts.cancelled + attempts.failed + attempts.ok
+    );
 }
 
 pub(super) fn closing_the_client_ends_its_calls(backend: &dyn Backend) {

@@ -7,6 +7,7 @@ mod endings;
 mod errors;
 mod hostile;
 mod inbox;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod notices;
@@ -61,6 +62,8 @@ macro_rules! __with_cases {
                     what_is_discarded_is_found_among_the_dead_letters,
                     a_quorum_queue_counts_its_deliveries,
                     what_is_over_the_delivery_limit_is_a_dead_letter,
+                    of_dead_letters_the_newest_are_kept,
+                    a_queue_for_dead_letters_without_that_limit_is_a_conflict,
                 }
                 consume {
                     consuming_a_missing_queue_is_not_found,
@@ -151,6 +154,10 @@ macro_rules! __with_cases {
                     a_stuck_handler_costs_no_place,
                     a_handler_knows_what_it_works_on,
                     a_suspect_runs_in_quarantine_and_a_poison_is_given_up,
+                }
+                isolation {
+                    while_a_suspect_is_in_hand_nothing_else_begins,
+                    work_does_not_wait_for_ever_for_a_slow_suspect,
                 }
                 retry {
                     an_idempotent_call_outlives_its_connection_under_one_key,

@@ -74,7 +74,7 @@ pub(super) fn a_worker_that_is_known_is_told_that_nobody_waits(backend: &dyn Bac
     let error = call.end().expect_err("nobody answers");
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
     cancelled(&mut *control, &taken);
-    assert_eq!(client.stats().unmatched_replies, 0);
+    assert_eq!(client.stats().attempts.unmatched_replies, 0);
 }
 
 pub(super) fn a_worker_that_speaks_up_late_is_told_then(backend: &dyn Backend) {

@@ -262,7 +262,7 @@ fn die_with(backend: &dyn Backend, queue: &ShortString) {
     worker.close().expect("it closes");
 }
 
-fn question(inbox: &dyn Receiver, body: &'static str) -> Message {
+pub(super) fn question(inbox: &dyn Receiver, body: &'static str) -> Message {
     Message {
         content_type: Some(wire::TEXT),
         correlation_id: Some(short("1")),

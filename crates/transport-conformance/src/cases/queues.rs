@@ -161,6 +161,38 @@ pub(super) fn what_is_over_the_delivery_limit_is_a_dead_letter(backend: &dyn Bac
     connection.settle(letter);
 }
 
+pub(super) fn of_dead_letters_the_newest_are_kept(backend: &dyn Backend) {
+    let connection = backend.dial();
+    let spec = QueueSpec::quorum(backend.queue()).with_dead_letters_kept(2);
+    if !has(&*connection, &spec) {
+        return;
+    }
+    let dead = dead_letters(&spec);
+    connection.send_all(&dead, &["0", "1", "2"]);
+    let mut receiver = connection.receive(&dead, 2);
+    for body in ["1", "2"] {
+        let letter = receiver.expect(body);
+        connection.settle(letter);
+    }
+}
+
+pub(super) fn a_queue_for_dead_letters_without_that_limit_is_a_conflict(backend: &dyn Backend) {
+    let connection = backend.dial();
+    let spec = QueueSpec::quorum(backend.queue());
+    let dead = QueueSpec::new(dead_letters(&spec), QueueKind::Quorum);
+    if !has(&*connection, &dead) || !has(&*connection, &QueueSpec::quorum(backend.queue())) {
+        return;
+    }
+    let error = connection.declare(&spec).expect_err("it differs");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+    if let Some(named) = error.conflicting_argument() {
+        assert_eq!(named, "x-max-length", "{error:?}");
+        let said = format!("{error:?}");
+        assert!(said.contains(dead.name.as_str()), "which queue? {said}");
+    }
+    connection.assert_usable();
+}
+
 /// The token of the next delivery, which must say that it came so often before.
 #[track_caller]
 fn counted(receiver: &mut dyn Receiver, count: i64) -> rpc_core::AckToken {

@@ -30,7 +30,7 @@ pub(super) fn a_lost_connection_is_replaced(backend: &dyn Backend) {
         });
         client.assert_works();
     }
-    assert_eq!(client.stats().ok, 4);
+    assert_eq!(client.stats().calls.ok, 4);
     assert_eq!(client.in_flight(), 0);
 }
 
@@ -76,7 +76,7 @@ pub(super) fn a_client_that_is_closed_ends_the_calls_that_wait(backend: &dyn Bac
     let client = linked.caller();
     linked.ready(SOON).expect("there is a broker");
     let mut nobody_listens = client.begin(CallOptions::default(), request("echo", "hello"));
-    eventually("it has found nobody", || client.stats().failed > 0);
+    eventually("it has found nobody", || client.stats().attempts.failed > 0);
     linked.bar(true);
     linked.lose();
     eventually("it is not connected", || generation(&*linked).is_none());

@@ -150,13 +150,17 @@ pub(super) fn a_call_can_wait_for_somebody_to_listen(backend: &dyn Backend) {
     let client = connection.calls(&queue);
     let patient = CallOptions::default().with_wait_for_ready(true);
     let mut call = client.begin(patient, request("echo", "late"));
-    eventually("nobody listens", || client.stats().failed > 0);
+    eventually("nobody listens", || client.stats().attempts.failed > 0);
     eventually("it waits", || client.in_flight() == 1);
     let service = backend.dial();
     service.make(&queue);
     let _server = service.run(echo(), options(&queue));
     assert_eq!(call.end().expect("somebody listens"), "late");
     assert_eq!(client.in_flight(), 0);
+    let stats = client.stats();
+    assert_eq!((stats.calls.started, stats.calls.ok), (1, 1), "one call");
+    assert_eq!(stats.attempts.ok, 1);
+    assert_eq!(stats.attempts.started, stats.attempts.failed + 1);
 
     let patient = CallOptions::timeout(Duration::from_millis(200)).with_wait_for_ready(true);
     let other = connection.calls(&backend.queue());

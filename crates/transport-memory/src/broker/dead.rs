@@ -47,9 +47,10 @@ impl<W> Broker<W> {
             for letter in dead.into_iter() {
                 let max = self.max_ready;
                 let queue_id = self.names.get(&letter.to);
-                match queue_id.and_then(|id| self.queues.get_mut(id)) {
+                let mut queue = queue_id.and_then(|id| self.queues.get_mut(id));
+                match queue.take_if(|queue| queue.make_room(max, effects)) {
                     // One that is full, or gone, loses them, and nobody is told.
-                    Some(queue) if queue.ready_len() < queue.capacity(max) => {
+                    Some(queue) => {
                         queue.push(Arc::new(inscribed(letter)), now);
                         Self::dispatch(queue, &mut self.subscribers, now, effects);
                     }

@@ -16,11 +16,17 @@ impl<W> Broker<W> {
         }
         let dead = spec.dead_letter_queue()?;
         if let Some(dead) = &dead {
-            self.declare_one(dead, Limits::default())?;
+            let limits = Limits {
+                length: dead.max_length(),
+                keeps_newest: dead.keeps_newest(),
+                ..Limits::default()
+            };
+            self.declare_one(dead, limits)?;
         }
         let limits = Limits {
             deliveries: spec.delivery_limit(),
             length: spec.max_length(),
+            keeps_newest: spec.keeps_newest(),
             dead_letters: dead.map(|dead| dead.name),
         };
         self.declare_one(spec, limits)
@@ -69,6 +75,7 @@ fn differing_argument(known: &Queue, kind: QueueKind, wanted: &Limits) -> Option
         (known_kind != kind, "x-queue-type"),
         (is.deliveries != wanted.deliveries, "x-delivery-limit"),
         (is.length != wanted.length, "x-max-length"),
+        (is.keeps_newest != wanted.keeps_newest, "x-overflow"),
         (dead(is) != dead(wanted), "x-dead-letter-exchange"),
         (
             is.dead_letters != wanted.dead_letters,

@@ -89,18 +89,20 @@ fn what_is_discarded_or_expires_is_a_dead_letter_and_what_is_done_is_not() {
 }
 
 #[test]
-fn dead_letters_without_a_queue_or_with_a_full_one_are_gone() {
-    let mut bench = Bench::empty(1);
-    bench
-        .declare(&QueueSpec::durable(WORK).with_dead_letter())
-        .unwrap();
+fn of_dead_letters_the_newest_are_kept_and_without_a_queue_none() {
+    let mut bench = Bench::empty(9);
+    let spec = QueueSpec::durable(WORK).with_dead_letter();
+    bench.declare(&spec.with_dead_letters_kept(2)).unwrap();
     let id = bench.consume(1);
-    for body in ["0", "1"] {
+    for body in ["0", "1", "2"] {
         bench.publish("work", body).unwrap();
         let token = bench.token(id);
         bench.settle(&token, Fate::Discard).unwrap();
     }
-    assert_eq!(dead(&mut bench), pairs(&[("0", "rejected")]));
+    assert_eq!(
+        dead(&mut bench),
+        pairs(&[("1", "rejected"), ("2", "rejected")])
+    );
     bench.with(|broker, _, _, effects| broker.delete(&DEAD, effects));
     bench.publish("work", "2").unwrap();
     let token = bench.token(id);
@@ -119,6 +121,20 @@ fn a_queue_refuses_what_is_over_its_own_length() {
 }
 
 #[test]
+fn a_queue_that_keeps_the_newest_drops_its_oldest() {
+    let mut bench = Bench::empty(100);
+    bench
+        .declare(&QueueSpec::durable(WORK).with_newest(2))
+        .unwrap();
+    for body in ["0", "1", "2"] {
+        bench.publish("work", body).unwrap();
+    }
+    assert_eq!(bench.ready(), Some(2));
+    let id = bench.consume(2);
+    assert_eq!(bench.parcel(id).unwrap().message.body, "1");
+}
+
+#[test]
 fn each_argument_that_differs_is_named() {
     let spec = QueueSpec::quorum(WORK);
     let other = ShortString::from_static("elsewhere");
@@ -127,6 +143,10 @@ fn each_argument_that_differs_is_named() {
         (QueueSpec::durable(WORK), "x-queue-type"),
         (spec.clone().with_delivery_limit(1), "x-delivery-limit"),
         (spec.clone().with_max_length(1), "x-max-length"),
+        (
+            spec.clone().with_newest(QueueSpec::MAX_LENGTH),
+            "x-overflow",
+        ),
         (spec.clone().without_dead_letter(), "x-dead-letter-exchange"),
         (
             spec.clone().with_dead_letter_to(other),

@@ -1,12 +1,14 @@
 //! What the adapters add to a transport and what they must not take from it, with scripted ones.
 
 mod block_on;
+mod check;
 mod connect;
 mod hang;
 mod never;
 mod offload;
 mod script;
 mod supervised;
+mod unsettled;
 
 use std::num::NonZeroU16;
 use std::pin::pin;

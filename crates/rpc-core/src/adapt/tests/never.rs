@@ -89,7 +89,7 @@ impl blocking::Transport for Never {
     }
 }
 
-/// An async transport of which one verb never resolves.
+/// An async transport of which one verb never resolves, or several, with spaces between them.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) script: Arc<Offload<Script>>,
@@ -103,7 +103,7 @@ impl Pending {
     }
 
     async fn pass(&self, verb: &str) {
-        if self.at == verb {
+        if self.at.split(' ').any(|at| at == verb) {
             pending().await
         }
     }

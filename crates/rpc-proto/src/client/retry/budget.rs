@@ -1,19 +1,22 @@
 //! The token bucket that keeps the retries of a client from becoming the load.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::RetryPolicy;
+use super::usual::Usual;
 use crate::mutants::{Mutant, is};
 
 /// Tokens that all calls of a client share: each failure takes one, successes give it back bit by
-/// bit. At half of them or fewer nothing is repeated.
+/// bit. At half of them or fewer nothing is repeated. It also knows how long an answer usually takes.
 ///
-/// While all is well it costs a call one look.
+/// While all is well it costs a call two looks, and now and then a note.
 #[derive(Debug)]
 pub struct Budget {
     most: u32,
     gain: u32,
     tokens: AtomicU32,
+    usual: Usual,
 }
 
 /// What makes a token: tokens come back in parts.
@@ -28,11 +31,13 @@ impl Budget {
             most,
             gain: TOKEN / policy.successes_per_token.clamp(1, TOKEN),
             tokens: AtomicU32::new(most),
+            usual: Usual::default(),
         }
     }
 
-    /// A call has ended with a result.
-    pub fn handle_success(&self) {
+    /// A call has ended with a result, and its last attempt took this long.
+    pub fn handle_success(&self, took: Duration) {
+        self.usual.observe(took);
         if self.now() < self.most {
             self.change(|tokens| tokens.saturating_add(self.gain).min(self.most));
         }
@@ -49,6 +54,13 @@ impl Budget {
     #[must_use]
     pub fn allows(&self) -> bool {
         self.now() > self.most / 2
+    }
+
+    /// How long an attempt that is answered usually takes: about the median over all methods, which
+    /// moves with the last few dozen answers. Zero until there is one.
+    #[must_use]
+    pub fn usual_time(&self) -> Duration {
+        self.usual.now()
     }
 
     /// Whole tokens that are left.

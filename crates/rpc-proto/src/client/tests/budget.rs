@@ -13,21 +13,21 @@ fn failures_cost_a_token_successes_give_a_tenth_and_half_is_too_little() {
     budget.handle_failure();
     assert_eq!(budget.tokens(), 5);
     assert!(!budget.allows());
-    budget.handle_success();
+    budget.handle_success(Duration::ZERO);
     assert!(budget.allows());
 }
 
 #[test]
 fn tokens_stay_between_none_and_all() {
     let budget = Budget::new(&RetryPolicy::default());
-    budget.handle_success();
+    budget.handle_success(Duration::ZERO);
     assert_eq!(budget.tokens(), 10);
     for _ in 0..100 {
         budget.handle_failure();
     }
     assert_eq!(budget.tokens(), 0);
     for _ in 0..1000 {
-        budget.handle_success();
+        budget.handle_success(Duration::ZERO);
     }
     assert_eq!(budget.tokens(), 10);
 }

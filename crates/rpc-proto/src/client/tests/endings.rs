@@ -55,6 +55,7 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
     let deadline = |bench: &mut Bench| bench.calls.handle_timeout(bench.now + TIMEOUT);
     let body = || Request { body: Bytes::from_static(b"four"), ..Request::default() };
     let small = Limits { max_request: 3, ..Limits::default() };
+    let reply = || Request { method: Some(wire::REPLY_TYPE), ..Request::default() };
     let none = Limits { max_in_flight: 0, ..Limits::default() };
     let table = [
         ("closed during the call", ends(|b| b.calls.close()), Code::Cancelled, "CLIENT_CLOSED", MaybeExecuted),
@@ -83,6 +84,7 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
         ("unconfirmed", ends(deadline), Code::DeadlineExceeded, "UNCONFIRMED", MaybeExecuted),
         ("unanswered", ends(|b| { b.calls.handle_publish(call_id(1), Ok(())); deadline(b); }), Code::DeadlineExceeded, "UNANSWERED", MaybeExecuted),
         ("request over our limit", refused(small, body()), Code::ResourceExhausted, "MESSAGE_TOO_LARGE", NotExecuted),
+        ("a word of the framework", refused(Limits::default(), reply()), Code::InvalidArgument, "REQUEST_UNENCODABLE", NotExecuted),
         ("too many calls", refused(none, body()), Code::ResourceExhausted, "TOO_MANY_IN_FLIGHT", NotExecuted),
         ("expired in the queue", framework(Reason::Expired), Code::DeadlineExceeded, "EXPIRED", NotExecuted),
         ("stopped at the deadline", framework(Reason::HandlerTimedOut), Code::DeadlineExceeded, "HANDLER_TIMED_OUT", Executed),
@@ -91,6 +93,7 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
         ("draining, at a second delivery", again(Reason::Draining), Code::Unavailable, "DRAINING", MaybeExecuted),
         ("poison", framework(Reason::Poison), Code::Aborted, "POISON", MaybeExecuted),
         ("a circle of services", framework(Reason::HopLimit), Code::FailedPrecondition, "HOP_LIMIT", NotExecuted),
+        ("a key of another request", framework(Reason::KeyReused), Code::InvalidArgument, "KEY_REUSED", MaybeExecuted),
         ("undecodable", framework(Reason::RequestUndecodable), Code::InvalidArgument, "REQUEST_UNDECODABLE", NotExecuted),
         ("unknown method", framework(Reason::UnknownMethod), Code::Unimplemented, "UNKNOWN_METHOD", NotExecuted),
         ("unknown encoding", framework(Reason::UnknownContentType), Code::Unimplemented, "UNKNOWN_CONTENT_TYPE", NotExecuted),
@@ -107,5 +110,25 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
             "{what}: {error:?}"
         );
         assert!(!error.to_string().is_empty() || what.contains("passes on"), "{what}");
+    }
+}
+
+#[test]
+fn a_word_of_the_framework_is_no_method_whether_or_not_there_is_a_connection() {
+    for word in [
+        wire::REPLY_TYPE,
+        wire::STARTED_TYPE,
+        wire::CANCEL_TYPE,
+        wire::CHECK_TYPE,
+    ] {
+        let request = Request {
+            method: Some(word.clone()),
+            ..Request::default()
+        };
+        let mut down = Bench::down(Limits::default());
+        let error = down.start_with(1, request, TIMEOUT).unwrap_err();
+        assert_eq!(error.reason(), Reason::RequestUnencodable);
+        assert!(error.to_string().contains(word.as_str()), "{error}");
+        assert_eq!((down.calls.in_flight(), down.calls.stats().started), (0, 0));
     }
 }

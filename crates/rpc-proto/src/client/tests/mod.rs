@@ -2,8 +2,10 @@
 //! of everything that can happen, with a clock that only moves when told to.
 
 mod budget;
+mod check;
 mod endings;
 mod generations;
+mod late;
 mod notices;
 mod random;
 mod retry;

@@ -104,7 +104,7 @@ fn what_was_never_sent_goes_again_when_there_is_a_connection() {
     };
     assert!(is_about(after - call.now, 100), "nothing spins");
     assert_eq!(
-        call.attempts.begin(call_id(1)).number,
+        call.attempts.begin(call.now, call_id(1)).number,
         1,
         "it costs nothing"
     );
@@ -187,6 +187,7 @@ fn what_would_fail_again_is_not_tried_again() {
         refusal(Reason::RequestUndecodable, after(1)),
         refusal(Reason::Expired, after(1)),
         refusal(Reason::HopLimit, None),
+        refusal(Reason::KeyReused, None),
         refusal(Reason::Poison, after(1)),
         refusal_of_redelivered(Reason::UnknownMethod),
         unanswered(),
@@ -220,19 +221,19 @@ fn what_may_have_run_is_repeated_only_when_that_does_no_harm() {
 #[test]
 fn all_attempts_carry_one_key_and_their_number() {
     let mut call = Call::new(true, false);
-    let first = call.attempts.begin(call_id(1));
+    let first = call.attempts.begin(call.now, call_id(1));
     assert_eq!((first.number, first.message_id), (1, None));
     call.fails(CallError::ConnectionLost(lost()));
-    let second = call.attempts.begin(call_id(2));
+    let second = call.attempts.begin(call.now, call_id(2));
     assert_eq!(second.number, 2);
     assert_eq!(second.message_id, Some(call_id(1).to_correlation_id()));
 
     let own = Some(ShortString::from_static("order-7"));
     let mut call = Call::new(true, false);
     call.attempts = call.attempts.message_id(own.clone()).hops(3);
-    let first = call.attempts.begin(call_id(1));
+    let first = call.attempts.begin(call.now, call_id(1));
     assert_eq!((first.hops, first.message_id), (3, own.clone()));
-    assert_eq!(call.attempts.begin(call_id(2)).message_id, own);
+    assert_eq!(call.attempts.begin(call.now, call_id(2)).message_id, own);
 }
 
 #[test]
@@ -340,7 +341,7 @@ proptest! {
         let (mut repeated, mut open, mut keys) = (0, false, Vec::new());
         for (id, (outcome, took)) in (1u64..).zip(outcomes) {
             prop_assert!(call.now < deadline, "begun past the deadline");
-            let attempt = call.attempts.begin(call_id(id));
+            let attempt = call.attempts.begin(call.now, call_id(id));
             prop_assert_eq!(attempt.deadline, deadline);
             keys.push(attempt.message_id.unwrap_or_else(|| attempt.id.to_correlation_id()));
             call.now = (call.now + Duration::from_millis(took)).min(deadline);

@@ -4,14 +4,28 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{DedupKey, Kept};
+use super::{DedupKey, Digest, Kept};
 use crate::mutants::{Mutant, is};
 use crate::server::envelope::Envelope;
 use crate::server::shared::Shared;
 
 /// The requests that run, each with the deliveries that joined it.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Duplicates(Mutex<HashMap<DedupKey, Vec<Envelope>>>);
+pub(in crate::server) struct Duplicates(Mutex<HashMap<DedupKey, Run>>);
+
+/// A request that runs.
+#[derive(Debug)]
+struct Run {
+    request: Digest,
+    joined: Vec<Envelope>,
+}
+
+/// What a request is known by: its key, and what is to be equal then.
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Identity {
+    pub(in crate::server) key: DedupKey,
+    pub(in crate::server) request: Digest,
+}
 
 /// What a delivery finds when it asks for its request.
 #[derive(Debug)]
@@ -22,18 +36,26 @@ pub(in crate::server) enum Entry {
     Joined,
     /// It is new.
     New(Envelope),
+    /// Its key is that of another request.
+    Reused(Envelope),
 }
 
 impl Duplicates {
-    fn table(&self) -> MutexGuard<'_, HashMap<DedupKey, Vec<Envelope>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<DedupKey, Run>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lock is free.
+    #[cfg(test)]
+    pub(in crate::server) fn is_free(&self) -> bool {
+        self.0.try_lock().is_ok()
     }
 
     /// Whether somebody else waits for the answer to a request that runs.
     pub(in crate::server) fn is_joined(&self, key: &DedupKey) -> bool {
         self.table()
             .get(key)
-            .is_some_and(|joined| !joined.is_empty())
+            .is_some_and(|run| !run.joined.is_empty())
     }
 }
 
@@ -41,7 +63,7 @@ impl Duplicates {
 #[derive(Debug)]
 pub(in crate::server) struct Claim {
     shared: Arc<Shared>,
-    key: DedupKey,
+    identity: Identity,
     /// It runs no more, and the key may be somebody else's by now.
     ended: bool,
 }
@@ -51,7 +73,7 @@ impl Claim {
     /// on.
     pub(in crate::server) fn enter(
         shared: &Arc<Shared>,
-        key: &DedupKey,
+        identity: &Identity,
         envelope: Envelope,
         now: Instant,
         claim: bool,
@@ -59,25 +81,37 @@ impl Claim {
         let Some(store) = &shared.policy.dedup else {
             return (Entry::New(envelope), None);
         };
-        let mut running = shared.duplicates.table();
-        if let Some(joined) = running
-            .get_mut(key)
-            .filter(|_| !is(Mutant::DedupForgetsRunning))
-        {
-            joined.push(envelope);
+        let Identity { key, request } = identity;
+        let mut running = Some(shared.duplicates.table());
+        let run = running.as_mut().and_then(|running| running.get_mut(key));
+        if let Some(run) = run.filter(|_| !is(Mutant::DedupForgetsRunning)) {
+            if run.request != *request {
+                return (Entry::Reused(envelope), None);
+            }
+            run.joined.push(envelope);
             shared.counters.joined.add();
             return (Entry::Joined, None);
         }
-        // Under the lock: in between it could end, and be found neither running nor done.
+        if !claim {
+            // One that begins now is found when this one has its turn, and claims it.
+            running = None;
+        }
         if let Some(kept) = store.find(key, now) {
+            if kept.request != *request {
+                return (Entry::Reused(envelope), None);
+            }
             shared.counters.replayed.add();
             return (Entry::Done(envelope, kept), None);
         }
-        let claimed = claim.then(|| {
-            running.insert(key.clone(), Vec::new());
+        let claimed = running.map(|mut running| {
+            let run = Run {
+                request: *request,
+                joined: Vec::new(),
+            };
+            running.insert(key.clone(), run);
             Self {
                 shared: Arc::clone(shared),
-                key: key.clone(),
+                identity: identity.clone(),
                 ended: false,
             }
         });
@@ -86,20 +120,20 @@ impl Claim {
 
     /// It has ended: keeps the answer, if it is one to keep, and returns who else waits for it.
     pub(in crate::server) fn end(mut self, answer: Option<Kept>, now: Instant) -> Vec<Envelope> {
-        let mut running = self.shared.duplicates.table();
-        if let (Some(store), Some(answer)) = (&self.shared.policy.dedup, answer) {
-            store.keep(self.key.clone(), answer, now);
+        let Identity { key, request } = &self.identity;
+        // Before it is taken out: in between it is found running and done, never neither.
+        if let (Some(store), Some(mut answer)) = (&self.shared.policy.dedup, answer) {
+            answer.request = *request;
+            store.keep(key.clone(), answer, now);
         }
+        let run = self.shared.duplicates.table().remove(key);
         self.ended = true;
-        let joined = running.remove(&self.key).unwrap_or_default();
-        if is(Mutant::JoinedIsForgotten) {
-            return Vec::new();
-        }
-        joined
+        let run = run.filter(|_| !is(Mutant::JoinedIsForgotten));
+        run.map_or_else(Vec::new, |run| run.joined)
     }
 
     pub(in crate::server) const fn key(&self) -> &DedupKey {
-        &self.key
+        &self.identity.key
     }
 }
 
@@ -109,7 +143,7 @@ impl Drop for Claim {
             return;
         }
         // Whoever joined is delivered again with the end of its transport, like the one that ran.
-        let joined = self.shared.duplicates.table().remove(&self.key);
+        let joined = self.shared.duplicates.table().remove(&self.identity.key);
         drop(joined);
     }
 }

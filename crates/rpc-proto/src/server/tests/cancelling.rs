@@ -23,14 +23,19 @@ fn told(now: Instant) -> (Bench, Running, Instant) {
     let inbox = ShortString::from_static("control");
     server.acceptor.set_control(Some(inbox));
     let (_, mut running) = run(job(server.accept(delivery(now, noticing()))), now);
-    let due = running.poll_notice().unwrap();
+    let due = running.poll_timeout();
     assert_eq!(due, now + Duration::from_millis(200));
-    let (to, message) = running.notice(due).unwrap();
+    let just_before = due.checked_sub(Duration::from_nanos(1)).unwrap();
+    assert!(running.poll(just_before).is_none());
+    let Some(Due::Notice(to, message)) = running.poll(due) else {
+        panic!("a notice is due");
+    };
     assert_eq!(to.routing_key(), &"inbox");
     assert_eq!(message.kind, Some(wire::STARTED_TYPE));
     assert_eq!(message.correlation_id.unwrap(), "42");
     assert_eq!(message.reply_to.unwrap(), "control");
-    assert!(running.poll_notice().is_none());
+    assert!(running.poll(due).is_none(), "once");
+    assert_eq!(running.poll_timeout(), running.deadline());
     (server, running, due)
 }
 
@@ -74,21 +79,66 @@ fn quick_requests_and_callers_that_do_not_ask_get_no_notice() {
     let now = epoch();
     let server = acceptor();
     let (_, running) = run(job(server.accept(delivery(now, request()))), now);
-    assert!(running.poll_notice().is_none(), "it did not ask");
+    assert_eq!(running.poll_timeout(), running.deadline(), "it did not ask");
     let (_, mut running) = run(job(server.accept(delivery(now, noticing()))), now);
-    let due = running.poll_notice().unwrap();
-    assert!(running.notice(due).is_none(), "there is no control inbox");
+    let due = running.poll_timeout();
+    assert!(running.poll(due).is_none(), "there is no control inbox");
+    assert_eq!(running.poll_timeout(), running.deadline());
     assert_eq!(server.stats().noticed, 0);
 }
 
 #[test]
-fn the_deadline_cancels_and_is_answered() {
-    let (server, running, _) = told(epoch());
-    running.cancellation().cancel();
+fn the_deadline_cancels_and_a_moment_later_the_handler_is_given_up() {
+    let (server, mut running, _) = told(epoch());
     let deadline = running.deadline();
-    let status = status(running.finish(deadline, Ending::TimedOut).settlement);
+    assert!(running.poll(deadline).is_none(), "it may come back");
+    assert!(running.cancellation().is_cancelled());
+    let last = running.poll_timeout();
+    assert_eq!(last, deadline + Running::GRACE);
+    for _ in 0..2 {
+        assert!(matches!(running.poll(last), Some(Due::GiveUp)));
+    }
+    let status = status(running.finish(last, Ending::TimedOut).settlement);
     assert_eq!(status.reason(), Some(&Reason::HandlerTimedOut));
     assert_eq!(server.stats().cancelled, 0);
+}
+
+#[test]
+fn a_clock_that_is_asked_late_tells_nobody_any_more() {
+    let server = acceptor();
+    let inbox = ShortString::from_static("control");
+    server.acceptor.set_control(Some(inbox));
+    let now = epoch();
+    let (_, mut running) = run(job(server.accept(delivery(now, noticing()))), now);
+    let late = running.deadline() + Running::GRACE;
+    assert!(matches!(running.poll(late), Some(Due::GiveUp)));
+    assert!(running.cancellation().is_cancelled());
+    assert_eq!(server.stats().noticed, 0);
+}
+
+#[test]
+fn a_handler_that_was_stopped_was_stopped_by_its_caller_or_by_the_clock() {
+    let (server, mut running, now) = told(epoch());
+    // By the clock, which runs a little ahead of that of whoever finishes it.
+    assert!(running.poll(running.deadline()).is_none());
+    let answered = status(running.finish(now, Ending::Cancelled).settlement);
+    assert_eq!(answered.reason(), Some(&Reason::HandlerTimedOut));
+    // By the clock of its own driver, before ours has come round.
+    let (_, running, _) = told(epoch());
+    let deadline = running.deadline();
+    let answered = status(running.finish(deadline, Ending::Cancelled).settlement);
+    assert_eq!(answered.reason(), Some(&Reason::HandlerTimedOut));
+    assert_eq!(server.stats().cancelled, 0);
+    // By its caller, who is not there to be answered, even if the deadline passes meanwhile.
+    let (server, mut running, _) = told(epoch());
+    assert!(server.acceptor.handle_cancel(&cancel("42")));
+    assert!(running.poll(running.deadline()).is_none());
+    let finished = running.finish(deadline, Ending::Cancelled);
+    assert!(matches!(
+        finished.settlement,
+        Settlement::Settle(Verdict::Ack(_))
+    ));
+    assert_eq!(server.stats().cancelled, 1);
 }
 
 #[test]

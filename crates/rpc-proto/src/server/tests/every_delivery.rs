@@ -179,7 +179,7 @@ impl World {
             }
             Event::Notice(which) if !self.running.is_empty() => {
                 let which = which % self.running.len();
-                if let Some((to, message)) = self.running[which].notice(self.now) {
+                if let Some(Due::Notice(to, message)) = self.running[which].poll(self.now) {
                     self.check_address(&to);
                     assert_eq!(message.kind, Some(wire::STARTED_TYPE));
                 }
@@ -319,7 +319,7 @@ impl World {
 
     fn verdict(&mut self, verdict: Verdict) {
         let tag = match verdict {
-            Verdict::Ack(token) | Verdict::Discard(token) => token.tag(),
+            Verdict::Ack(token) | Verdict::Discard(token) | Verdict::GiveUp(token) => token.tag(),
             Verdict::Requeue(token) => {
                 assert!(!self.acked_first.contains(&token.tag()));
                 token.tag()

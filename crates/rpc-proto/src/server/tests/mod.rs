@@ -4,7 +4,9 @@ mod at_most_once;
 mod cancelling;
 mod dedup;
 mod every_delivery;
+mod isolation;
 mod quarantine;
+mod strikes;
 mod turned_away;
 
 use std::time::Duration;

@@ -66,6 +66,48 @@ fn a_clock_that_is_not_believed_is_counted() {
     drop(waiting);
 }
 
+/// A worker whose clock is ahead of its callers' by more than they have time.
+#[test]
+fn a_clock_by_which_everything_is_overdue_for_a_while_is_not_believed() {
+    let start = epoch();
+    let server = acceptor();
+    let unix = i64::try_from(UNIX_MS).unwrap();
+    let expiring = |deadline_ms: i64, expires: bool| {
+        let mut message = with(&[(wire::TIMEOUT_MS, 5_000), (wire::DEADLINE_MS, deadline_ms)]);
+        message.expiration = expires.then(|| Expiration::after(Duration::from_secs(5)));
+        message
+    };
+    // How much time a request has that comes then; what time of day it is matters no more than how far
+    // it is from the hint.
+    let left = |second: u64, message: Message| {
+        let now = start + Duration::from_secs(second);
+        job(server.accept(delivery(now, message))).deadline() - now
+    };
+    let whole = Duration::from_secs(5);
+    let late = |second| left(second, expiring(unix - 20_000, true));
+    assert_eq!((late(0), late(9)), (Duration::ZERO, Duration::ZERO));
+    // One that came in time: what was late has been held up.
+    assert_eq!(left(10, expiring(unix + 5_000, true)), whole);
+    assert_eq!((late(11), late(20)), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(server.stats().skewed, 0);
+    // Nothing else comes.
+    assert_eq!((late(21), late(3_600)), (whole, whole));
+    assert_eq!(server.stats().skewed, 2);
+    // What has no expiration may have waited in its queue, and proves nothing either way.
+    assert_eq!(left(3_601, expiring(unix - 20_000, false)), Duration::ZERO);
+    assert_eq!(late(3_602), whole);
+    // What may have been refused before is refused again.
+    let mut again = delivery(start + 721 * whole, expiring(unix - 20_000, true));
+    again.redelivered = true;
+    let now = again.received_at;
+    let refused = status(refused(job(server.accept(again)), now));
+    assert_eq!(refused.reason(), Some(&Reason::Expired));
+    assert_eq!(refused.certainty(), Certainty::MaybeExecuted);
+    // The clocks agree again.
+    assert_eq!(left(3_606, expiring(unix + 5_000, true)), whole);
+    assert_eq!(late(3_607), Duration::ZERO);
+}
+
 #[test]
 fn requests_that_wait_for_too_long_are_shed_once_that_stays_so() {
     let now = epoch();
