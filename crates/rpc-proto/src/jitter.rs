@@ -1,6 +1,9 @@
 //! Random numbers from a seed, to keep waits of many processes apart. Never for secrets.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::mutants::{Mutant, is};
 
 /// SplitMix64: a few instructions, any seed is as good as another.
 #[derive(Clone, Debug)]
@@ -11,7 +14,10 @@ impl Jitter {
         Self(seed)
     }
 
-    pub(crate) const fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
+        if is(Mutant::JitterOfTheMoment) {
+            self.0 ^= MOMENTS.fetch_add(1, Ordering::Relaxed);
+        }
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -34,6 +40,9 @@ impl Jitter {
         usize::try_from(wide >> 64).unwrap_or(0)
     }
 }
+
+/// What no seed decides.
+static MOMENTS: AtomicU64 = AtomicU64::new(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Who strikes when: the faults of a seed, planned ahead, and how each is carried out.
 
-use crate::conn::{LANES, Lane, ProcessId};
+use crate::conn::{ConnId, LANES, Lane, ProcessId};
 use crate::event::{Blow, Event, Mend};
 use crate::mix::Fault;
 use crate::pipe::Hold;
@@ -21,6 +21,7 @@ pub(crate) fn plan(seed: u64, wire: &mut Wire, setting: &Setting) {
             Some(match fault {
                 Fault::Alarm => Blow::Alarm,
                 Fault::BrokerCrash => Blow::BrokerCrash,
+                Fault::ClientClose => Blow::Close(client),
                 Fault::ClientCrash => Blow::Kill(client),
                 Fault::ClientPause => Blow::Pause(client),
                 Fault::ConsumerCancelled => Blow::CancelConsumer,
@@ -35,7 +36,7 @@ pub(crate) fn plan(seed: u64, wire: &mut Wire, setting: &Setting) {
         };
         // One to twelve times, and more often where that is cheap.
         let most = match fault {
-            Fault::BrokerCrash | Fault::Alarm | Fault::ClientCrash => level,
+            Fault::Alarm | Fault::BrokerCrash | Fault::ClientClose | Fault::ClientCrash => level,
             _ => level * 3,
         };
         if level == 0 {
@@ -60,6 +61,11 @@ pub(crate) fn cut(wire: &mut Wire) {
     }
     let id = wire.rng().pick(&alive);
     let lane = wire.rng().pick(&LANES);
+    cut_lane(wire, id, lane);
+}
+
+/// Breaks one of its two lanes.
+pub(crate) fn cut_lane(wire: &mut Wire, id: ConnId, lane: Lane) {
     wire.trace("cut", [id.0 as u64, lane as u64, 0]);
     wire.break_up(id, lane);
     wire.break_down(id, lane);

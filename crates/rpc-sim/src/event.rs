@@ -46,6 +46,8 @@ pub(crate) enum Wake {
     GiveUp(usize),
     /// The next attempt at this call is due.
     Retry(usize),
+    /// There is a thread for this handler, or it is too late for one.
+    Thread(u64),
     /// This handler has come to an end.
     Handler(u64),
     /// This handler was given up, and has come back now.
@@ -62,6 +64,7 @@ pub(crate) enum Blow {
     Alarm,
     BrokerCrash,
     CancelConsumer,
+    Close(ProcessId),
     Cut,
     Drain,
     Kill(ProcessId),

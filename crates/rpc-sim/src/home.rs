@@ -100,6 +100,7 @@ impl<K> Home<K> {
                 {
                     self.checked(wire, conn, Ok(()))
                 }
+                News::Cancelled(_) => self.checked(wire, conn, Err(closed("consume"))),
                 News::Ended(cause, _) => self.checked(wire, conn, Err(cause)),
                 _ => Arrival::Nothing,
             };

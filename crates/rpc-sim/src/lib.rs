@@ -41,5 +41,5 @@ pub use outcome::{Outcome, Report};
 #[cfg(feature = "mutants")]
 pub use planted::{Planted, hunt_planted};
 pub use rule::{Breach, Rule};
-pub use run::{Options, hunt, run, run_seeds, run_with, shrink};
+pub use run::{Options, hunt, run, run_seeds, run_twice, run_with, shrink};
 pub use trace::Line;

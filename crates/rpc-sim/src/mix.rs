@@ -39,13 +39,16 @@ faults! {
     BrokerCrash = "broker-crash",
     /// More calls at once than the workers can do.
     Burst = "burst",
+    /// A client is closed by its owner, and another one takes its place.
+    ClientClose = "client-close",
     /// A client process is killed, and its callers with it.
     ClientCrash = "client-crash",
     /// A client process is stopped for a while.
     ClientPause = "client-pause",
-    /// The broker ends a consumer.
+    /// The broker ends a consumer, or deletes an inbox.
     ConsumerCancelled = "consumer-cancelled",
-    /// A connection breaks; what was on its way is lost from some point on, in each direction.
+    /// A connection breaks, at times just after a reply has gone out; what was on its way is lost from
+    /// some point on, in each direction.
     Cut = "cut",
     /// A worker is asked to drain, and a new one takes its place.
     Drain = "drain",

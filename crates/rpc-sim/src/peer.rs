@@ -28,8 +28,8 @@ pub(crate) enum News<K> {
     Confirmed(K, Result<(), TransportError>),
     /// With the place of the consumer among `consumers`.
     Delivery(usize, Deliver),
-    /// The broker has ended a consumer.
-    Cancelled,
+    /// The broker has ended a consumer, with its place among `consumers`.
+    Cancelled(usize),
     /// A consumer is gone, as was asked.
     CancelOk,
     Unblocked,
@@ -142,9 +142,9 @@ impl<K> Peer<K> {
             Down::Deliver(deliver) => self
                 .place(deliver.consumer)
                 .map_or(News::Nothing, |place| News::Delivery(place, deliver)),
-            Down::Cancelled { consumer } => self
-                .place(consumer)
-                .map_or(News::Nothing, |_| News::Cancelled),
+            Down::Cancelled { consumer } => {
+                self.place(consumer).map_or(News::Nothing, News::Cancelled)
+            }
             Down::CancelOk => News::CancelOk,
             Down::Blocked(blocked) => {
                 self.blocked = blocked;

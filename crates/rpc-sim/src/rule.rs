@@ -13,6 +13,9 @@ macro_rules! rules {
         }
 
         impl Rule {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
             /// Its name.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -35,6 +38,9 @@ rules! {
     Budget = "budget",
     /// A caller that gives up stops its handler within a second, where nothing is lost.
     Cancelled = "cancelled",
+    /// What a worker rejects for good is poison, its caller is told so, and it is kept; and what a
+    /// caller is told to be poison is among the dead letters.
+    DeadLetters = "dead-letters",
     /// While a result is stored, a request of the same key does not run again.
     DedupOnce = "dedup-once",
     /// A draining worker begins nothing.
@@ -59,14 +65,21 @@ rules! {
     Liveness = "liveness",
     /// Nothing starts after its deadline.
     NoExpiredStart = "no-expired-start",
+    /// A request that the broker answers for is answered, cancelled, or dropped when its time is over
+    /// or its deliveries are used up; under at most once it may have begun instead. It is never just
+    /// gone.
+    NotLost = "not-lost",
     /// A machine panics at nothing that happens.
     NoPanic = "no-panic",
-    /// A request that kills its workers does so a few times at most.
+    /// A request that kills its workers does so a few times at most, and none is called so that has
+    /// not been delivered in vain as often as it may be.
     Poison = "poison",
     /// When the service says to wait, or to stop, its callers do.
     Pushback = "pushback",
     /// After faults have stopped, queues drain.
     QueuesDrain = "queues-drain",
+    /// Too late is said only when it is, by the clocks that the worker has.
+    RefusedEarly = "refused-early",
     /// A request whose reply nobody can get is not tried for ever.
     RequeueEnds = "requeue-ends",
     /// What may have run is tried again only if it may run twice; what ran, never.

@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::mix::{Fault, Faults, Mix};
 use crate::outcome::{Outcome, Report};
-use crate::rule::Rule;
+use crate::rule::{Breach, Rule};
 use crate::setting::Setting;
 use crate::world::World;
 
@@ -58,10 +58,40 @@ pub fn run(seed: u64) -> Outcome {
     if outcome.breaches.is_empty() {
         return outcome;
     }
-    run_with(Options {
+    // As it did before, or there is nothing to be learnt from the trace.
+    same_again(&outcome)
+}
+
+/// Runs one seed twice.
+#[must_use]
+pub fn run_twice(seed: u64) -> Outcome {
+    same_again(&run_with(Options::new(seed)))
+}
+
+/// Does again what came out like this, keeps its trace if a promise is broken, and takes it for one
+/// that the trace is the same.
+fn same_again(first: &Outcome) -> Outcome {
+    let mut second = run_with(Options {
         keep_trace: true,
-        ..Options::new(seed)
-    })
+        ..first.options
+    });
+    if second.trace_hash != first.trace_hash {
+        let (one, two) = (first.trace_hash, second.trace_hash);
+        let last = second.trace.last().map_or(0, |line| line.at);
+        second.breaches.insert(
+            0,
+            Breach {
+                rule: Rule::SameTrace,
+                at: last,
+                call: None,
+                detail: format!("its trace was {one:016x}, and is {two:016x}"),
+            },
+        );
+    }
+    if second.breaches.is_empty() {
+        second.trace = Vec::new();
+    }
+    second
 }
 
 /// Runs one seed with options.
@@ -145,7 +175,12 @@ fn each(seeds: Range<u64>, before: impl Fn() + Sync, take: impl Fn(Outcome) -> b
             if seed >= seeds.end {
                 break;
             }
-            if !take(run(seed)) {
+            let outcome = if seed.is_multiple_of(SAMPLE) {
+                run_twice(seed)
+            } else {
+                run(seed)
+            };
+            if !take(outcome) {
                 stopped.store(true, Ordering::Relaxed);
             }
         }
@@ -170,7 +205,11 @@ pub fn shrink(outcome: Outcome) -> Outcome {
         ..outcome.options
     };
     let breaks = |options: Options| {
-        let breaches = run_with(options).breaches;
+        let mut outcome = run_with(options);
+        if rule == Rule::SameTrace {
+            outcome = same_again(&outcome);
+        }
+        let breaches = outcome.breaches;
         breaches.first().is_some_and(|breach| breach.rule == rule)
     };
     for &fault in Fault::ALL {
@@ -194,12 +233,11 @@ pub fn shrink(outcome: Outcome) -> Outcome {
         }
         (best, most) = (fewer, half);
     }
-    run_with(Options {
-        keep_trace: true,
-        ..best
-    })
+    same_again(&run_with(best))
 }
 
 const THREADS: usize = 2;
+/// Of so many seeds one is run twice.
+const SAMPLE: u64 = 1_000;
 /// Broken seeds after which there is no point in looking for more.
 const ENOUGH: usize = 5;

@@ -13,12 +13,17 @@ pub(crate) struct Setting {
     pub(crate) workers: usize,
     pub(crate) calls: Vec<Plan>,
     pub(crate) at_most_once: bool,
+    /// Workers are of the blocking face.
+    pub(crate) blocking: bool,
     /// The queue of the service outlives the broker, and its requests with it.
     pub(crate) durable: bool,
     /// The queue counts failed deliveries.
     pub(crate) quorum: bool,
     /// Suspects run alone; otherwise they come back until the queue's own limit, if it has one.
     pub(crate) quarantine: Option<u32>,
+    /// How often a request may be delivered in vain before a queue that counts gives it up, in
+    /// quarantine over what is allowed there.
+    pub(crate) delivery_limit: u32,
     pub(crate) max_length: Option<usize>,
     pub(crate) dedup: bool,
     pub(crate) admission: bool,
@@ -49,9 +54,13 @@ pub(crate) struct Plan {
     pub(crate) idempotent: bool,
     pub(crate) wait_for_ready: bool,
     pub(crate) give_up_after: Option<Micros>,
+    /// Nobody waits any more for a call that is given up; otherwise its caller wants to hear of it.
+    pub(crate) dropped: bool,
     pub(crate) work: Work,
     /// Its handler keeps a thread busy and cannot be stopped.
     pub(crate) blocks: bool,
+    /// How long that one waits for a thread, where it has to.
+    pub(crate) thread_after: Micros,
     pub(crate) hops: u32,
     /// Made after the faults, on a world that works: it must succeed.
     pub(crate) probe: bool,
@@ -96,12 +105,14 @@ impl Setting {
             workers,
             calls: Vec::new(),
             at_most_once,
+            blocking: rng.chance(400),
             durable,
             quorum,
             quarantine: quarantined.then_some(limit),
             max_length: mix
                 .has(Fault::QueueFull)
                 .then(|| usize::try_from(max_length).unwrap_or(2)),
+            delivery_limit: rng.pick(&[2, 5, 20, 20]),
             dedup: rng.chance(400),
             admission: rng.chance(400),
             concurrency,
@@ -167,6 +178,13 @@ impl Setting {
             timeout.min(400 * MS)
         };
         let give_up = rng.below(patience);
+        let gives_up = mix.strikes(rng, Fault::GiveUp, 150);
+        // Who gives up does so because it takes long.
+        let long = rng.between(1_000, 6_000) * MS;
+        if gives_up && rng.chance(500) && matches!(work, Work::Answer(_)) {
+            work = Work::Answer(long);
+        }
+        let starved = rng.heavy(100 * MS);
         let hops = u32::try_from(rng.between(5, 11)).unwrap_or(5);
         Plan {
             client: rng.index(self.clients),
@@ -174,9 +192,15 @@ impl Setting {
             timeout,
             idempotent: rng.chance(500),
             wait_for_ready: rng.chance(500),
-            give_up_after: mix.strikes(rng, Fault::GiveUp, 150).then_some(give_up),
+            give_up_after: gives_up.then_some(give_up),
+            dropped: rng.chance(600),
             work,
             blocks: rng.chance(300),
+            thread_after: if mix.strikes(rng, Fault::SlowHandler, 100) {
+                starved
+            } else {
+                0
+            },
             hops: if mix.strikes(rng, Fault::ManyHops, 100) {
                 hops
             } else {
@@ -219,7 +243,9 @@ impl Setting {
                 wait_for_ready: false,
                 give_up_after: None,
                 work: Work::Answer(MS),
+                dropped: false,
                 blocks: false,
+                thread_after: 0,
                 hops: 0,
                 probe: true,
             });
@@ -233,8 +259,16 @@ impl Setting {
         right.saturating_add_signed(self.skew[process.0])
     }
 
-    /// The work of a call, wherever its number comes from, and whether it blocks.
-    pub(crate) fn work(&self, call: usize) -> Option<(Work, bool)> {
-        self.calls.get(call).map(|plan| (plan.work, plan.blocks))
+    /// By how much the clock of a worker is ahead of that of a client, in microseconds.
+    pub(crate) fn ahead(&self, worker: usize, client: usize) -> i64 {
+        (self.skew[self.clients + worker] - self.skew[client]) * 1_000
+    }
+
+    /// The work of a call, wherever its number comes from: whether it blocks, and after how long
+    /// there is a thread for it then. A thread of the blocking face is there when it begins.
+    pub(crate) fn work(&self, call: usize) -> Option<(Work, Option<Micros>)> {
+        let plan = self.calls.get(call)?;
+        let after = if self.blocking { 0 } else { plan.thread_after };
+        Some((plan.work, plan.blocks.then_some(after)))
     }
 }

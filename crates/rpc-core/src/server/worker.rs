@@ -234,8 +234,10 @@ impl<T: Transport, S: Service> Worker<T, S> {
     ) -> Ending {
         let turn = Arc::new(Turn::default());
         let begins = Arc::clone(&turn);
+        let cancellation = running.cancellation().clone();
         let run = move || {
-            if !begins.take(Turn::BEGUN) {
+            // A thread that comes free in the moment after the deadline comes too late.
+            if cancellation.is_cancelled() || !begins.take(Turn::BEGUN) {
                 return Ending::Expired;
             }
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)

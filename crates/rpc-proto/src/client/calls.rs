@@ -83,6 +83,7 @@ impl<W> Calls<W> {
     pub fn handle_connect(&mut self, generation: Generation, reply_to: ShortString) {
         match self.standing {
             Standing::Closed | Standing::Lost(_) => return,
+            Standing::Down(Some(_)) if is(Mutant::NeverUpAgain) => return,
             Standing::Down(_) => {}
             // Nobody said that the one before is gone; it is.
             Standing::Up { .. } => self.lose(&superseded()),
@@ -206,7 +207,7 @@ impl<W> Calls<W> {
     /// that.
     pub fn give_up(&mut self, id: CallId) {
         let error = CallError::GivenUp {
-            certainty: Certainty::MaybeExecuted,
+            certainty: unknown(Mutant::GivenUpIsNotExecuted),
         };
         if let Some(worker) = self.end(id, Err(error)) {
             self.notices.give_up(id, worker);
@@ -223,7 +224,7 @@ impl<W> Calls<W> {
             }
         }
         self.end_all(|| CallError::Closed {
-            certainty: Certainty::MaybeExecuted,
+            certainty: unknown(Mutant::ClosedIsNotExecuted),
         });
     }
 
@@ -268,6 +269,7 @@ impl<W> Calls<W> {
                 let oldest = self.deadlines.first().map(|&(_, id)| id);
                 oldest.is_some_and(|id| self.answer(id, message))
             }
+            Some(id) if is(Mutant::StrayReplyPanics) => self.pending[&id].confirmed,
             // One of our own, to ourselves, that took its time.
             _ => kind == Some(&wire::CHECK_TYPE),
         };
@@ -281,8 +283,8 @@ impl<W> Calls<W> {
                 break;
             }
             let unconfirmed = self.pending.get(&id).is_some_and(|call| !call.confirmed);
-            let certainty = if is(Mutant::UnconfirmedIsNotExecuted) && unconfirmed {
-                Certainty::NotExecuted
+            let certainty = if unconfirmed {
+                unknown(Mutant::UnconfirmedIsNotExecuted)
             } else {
                 Certainty::MaybeExecuted
             };
@@ -432,6 +434,15 @@ fn annotate(headers: &mut Headers, attempt: &Attempt, left: Duration) {
         let _ = headers.put(HOPS, HeaderValue::Int(attempt.hops.into()));
     }
     let _ = headers.put(NOTICES, HeaderValue::Flag(true));
+}
+
+/// What is known of a call that nobody answered.
+fn unknown(otherwise: Mutant) -> Certainty {
+    if is(otherwise) {
+        Certainty::NotExecuted
+    } else {
+        Certainty::MaybeExecuted
+    }
 }
 
 fn not_connected() -> TransportError {

@@ -182,7 +182,8 @@ pub struct GivenUp(Arc<Shared>);
 
 impl Drop for GivenUp {
     fn drop(&mut self) {
-        self.0.stuck.fetch_sub(1, Ordering::AcqRel);
+        let back = usize::from(!is(Mutant::StuckForEver));
+        self.0.stuck.fetch_sub(back, Ordering::AcqRel);
     }
 }
 
@@ -217,7 +218,7 @@ impl Intake {
         }
         let quarantined = self.lane == Lane::Quarantine;
         // What is in quarantine was delivered before, elsewhere.
-        let before = redelivered || quarantined;
+        let before = redelivered || quarantined && !is(Mutant::QuarantineIsFirstDelivery);
         let timing = Timing::of(&message, received_at, now, unix_ms, before, shared);
         if timing.skewed {
             shared.counters.skewed.add();
@@ -272,7 +273,8 @@ impl Intake {
         }
         if let Some(quarantine) = quarantine.as_ref().filter(|_| quarantined) {
             let count = deliveries(&message, redelivered);
-            let guilty = count.is_none_or(|count| count >= quarantine.limit);
+            let soon = u32::from(is(Mutant::PoisonTooSoon));
+            let guilty = count.is_none_or(|count| count + soon >= quarantine.limit);
             if guilty && !is(Mutant::PoisonNeverGivenUp) {
                 envelope.discard = true;
                 let said = "each worker that took the request has ended with it";
@@ -339,10 +341,13 @@ fn forward_to(queue: ShortString, mut message: Message, job: Job, now: Instant) 
     }
     // One that waits for ever may go on doing so.
     if message.expiration.is_some() || message.headers.get(wire::TIMEOUT_MS).is_some() {
-        message.expiration = Some(Expiration::after(left));
+        let part = if is(Mutant::ForwardHalvesLife) { 2 } else { 1 };
+        message.expiration = Some(Expiration::after(left / part));
     }
     // What another queue counted is not to be taken for the count of that one.
-    message.headers.remove(wire::DELIVERY_COUNT);
+    if !is(Mutant::CountIsCarriedAlong) {
+        message.headers.remove(wire::DELIVERY_COUNT);
+    }
     Accepted::Forward(Box::new(Forward {
         to: Address::queue(queue),
         message,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dedup::DedupKey;
 use super::shared::Shared;
+use crate::mutants::{Mutant, is};
 use crate::{Cancellation, ShortString};
 
 /// Running requests by correlation id: those of which the caller was told, and no others. What ends
@@ -65,7 +66,11 @@ impl Registered {
 
     /// Cancels the request of this id, unless somebody else awaits its answer too.
     pub(super) fn cancel(shared: &Shared, id: &ShortString) -> bool {
-        let Some(known) = shared.cancels.table().remove(id) else {
+        let mut table = shared.cancels.table();
+        let other = is(Mutant::CancelStopsAnother).then(|| table.keys().min().cloned());
+        let known = table.remove(other.flatten().as_ref().unwrap_or(id));
+        drop(table);
+        let Some(known) = known else {
             return false;
         };
         if known

@@ -32,7 +32,7 @@ pub(super) struct Envelope {
 impl Envelope {
     /// Answers a request that does not run.
     pub(super) fn refuse(
-        self,
+        mut self,
         now: Instant,
         reason: Reason,
         said: impl Into<String>,
@@ -45,6 +45,9 @@ impl Envelope {
             _ => {}
         }
         let status = Status::framework(reason, said);
+        if is(Mutant::RefusedIsNotSettled) {
+            self.token = None;
+        }
         self.answer(now, Err(status), false)
     }
 
@@ -87,6 +90,7 @@ impl Envelope {
     fn may_run_elsewhere(&self, now: Instant, answer: &Answer) -> bool {
         match answer.as_ref().err().and_then(Status::reason) {
             // By the caller's clock, which another worker's may contradict.
+            Some(Reason::Expired) if is(Mutant::ExpiredByHintIsNotExecuted) => false,
             Some(Reason::Expired) => self.gone_at.is_none_or(|gone_at| now < gone_at),
             // How long it has waited is what another worker goes by: see `Job::begin`.
             Some(Reason::Shed) => !self.hinted,

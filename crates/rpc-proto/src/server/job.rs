@@ -65,7 +65,7 @@ impl Job {
         if draining || self.orphaned.load(Ordering::Acquire) {
             return Begun::Settle(self.hand_back(now));
         }
-        let expired = self.request.deadline <= now && !is(Mutant::ExpiredRuns);
+        let expired = self.is_expired(now);
         let pushback = if expired { None } else { self.is_shed(now) };
         let mut claim = None;
         if let Some(identity) = &self.identity {
@@ -83,7 +83,12 @@ impl Job {
             claim = claimed;
         }
         if expired {
-            return Begun::Settle(self.envelope.refuse(now, Reason::Expired, EXPIRED));
+            let reason = if is(Mutant::ExpiredSaysTimedOut) {
+                Reason::HandlerTimedOut
+            } else {
+                Reason::Expired
+            };
+            return Begun::Settle(self.envelope.refuse(now, reason, EXPIRED));
         }
         if let Some(pushback) = pushback {
             return Begun::Settle(self.envelope.shed(now, pushback));
@@ -92,6 +97,10 @@ impl Job {
             Guarantee::AtLeastOnce if is(Mutant::AckBeforeReply) => self.envelope.token.take(),
             Guarantee::AtMostOnce if is(Mutant::AtMostOnceAcksLate) => None,
             Guarantee::AtLeastOnce => None,
+            Guarantee::AtMostOnce if is(Mutant::AcksTwice) => {
+                let token = self.envelope.token.as_ref();
+                token.map(|token| AckToken::new(token.consumer(), token.tag()))
+            }
             Guarantee::AtMostOnce => self.envelope.token.take(),
         };
         let Self {
@@ -114,6 +123,16 @@ impl Job {
             Some(token) => Begun::AckFirst(token, AfterAck { request, running }),
             None => Begun::Run(request, running),
         }
+    }
+
+    /// Whether it is too late to begin.
+    fn is_expired(&self, now: Instant) -> bool {
+        let soon = if is(Mutant::TooLateTooSoon) {
+            Duration::from_millis(20)
+        } else {
+            Duration::ZERO
+        };
+        self.request.deadline <= now + soon && !is(Mutant::ExpiredRuns)
     }
 
     /// Whether there are too many, and when it may come again.
@@ -168,7 +187,7 @@ impl AfterAck {
             request,
             mut running,
         } = self;
-        if result.is_ok() {
+        if result.is_ok() && !is(Mutant::AckedAndDropped) {
             return Ok((request, running));
         }
         if let Some(envelope) = running.envelope.take() {

@@ -90,6 +90,7 @@ impl AfterReply {
         };
         let again = match error.kind() {
             ErrorKind::Closed | ErrorKind::Connect => true,
+            ErrorKind::Timeout if is(Mutant::ReplyTimeoutAcked) => false,
             ErrorKind::Blocked | ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
             ErrorKind::NoRoute => is(Mutant::RequeueForEver),
             _ => false,
@@ -99,12 +100,15 @@ impl AfterReply {
             Verdict::requeue(self.token)
         } else {
             counters.undeliverable.add();
+            if is(Mutant::DiscardsTheHopeless) {
+                return Verdict::discard(self.token);
+            }
             self.done()
         }
     }
 
     fn done(self) -> Verdict {
-        if self.discard {
+        if self.discard && !is(Mutant::PoisonAcked) {
             Verdict::discard(self.token)
         } else {
             Verdict::ack(self.token)
@@ -149,8 +153,12 @@ impl AfterForward {
         let Self(job) = self;
         let counters = &job.envelope.shared.counters;
         match result.map_err(TransportError::kind) {
+            Ok(()) if is(Mutant::ForwardedRunsHereToo) => Forwarded::Run(job),
             Ok(()) => {
                 counters.forwarded.add();
+                Forwarded::Settle(Verdict::ack(job.envelope.token))
+            }
+            Err(ErrorKind::Timeout) if is(Mutant::ForwardTimeoutAcked) => {
                 Forwarded::Settle(Verdict::ack(job.envelope.token))
             }
             Err(

@@ -11,6 +11,7 @@ use super::doubt::Doubt;
 use super::isolation::Isolation;
 use super::strikes::Strikes;
 use super::{Counters, Policy};
+use crate::mutants::{Mutant, is};
 use crate::{Pushback, ShortString};
 
 /// What all jobs of a server share. Each part has a lock of its own, held for moments.
@@ -74,6 +75,9 @@ impl Shared {
         timeout: Option<Duration>,
     ) -> Option<Pushback> {
         let (_, timeout) = (self.policy.admission?, timeout?);
+        if is(Mutant::SecondShedRuns) {
+            return None;
+        }
         Gate::may_have_refused(waited, timeout)
     }
 

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+use crate::mutants::{Mutant, is};
 use crate::{Expiration, HeaderValue, Message, deadline_after, wire};
 
 /// When a request is due, and since when it has waited.
@@ -85,13 +86,18 @@ impl Timing {
         // What comes again may have been shed by this clock, and is to be shed by it again.
         let overdue = self.is_overdue(past) && !redelivered;
         self.skewed = skew > shared.policy.max_skew || overdue && shared.doubt.overdue(now);
-        if self.skewed {
+        if self.skewed && !is(Mutant::HintIsAlwaysBelieved) {
             return;
         }
         if past.is_zero() {
             shared.doubt.in_time();
         }
-        self.deadline = self.deadline.min(deadline_after(now, left));
+        let hinted = deadline_after(now, left);
+        self.deadline = if is(Mutant::HintExtends) {
+            hinted
+        } else {
+            self.deadline.min(hinted)
+        };
         let Some(whole) = self.timeout else {
             return;
         };

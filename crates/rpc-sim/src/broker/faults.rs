@@ -2,9 +2,9 @@
 
 use rpc_proto::{CallId, Message, ShortString, wire as form};
 
-use super::Broker;
+use super::{Broker, Entry};
 use crate::conn::{ConnId, Down, LANES, Lane};
-use crate::ledger::Ledger;
+use crate::ledger::{DELIVERY_LIMIT, Ledger};
 use crate::pipe::Hold;
 use crate::wire::Wire;
 
@@ -47,10 +47,9 @@ impl Broker {
             }
         }
         for (_, consumer) in std::mem::take(&mut self.consumers) {
-            if let Some(queue) = &mut self.queues[consumer.queue] {
-                for entry in consumer.unacked.into_values() {
-                    queue.recover(entry, wire.rng().chance(500));
-                }
+            for entry in consumer.unacked.into_values() {
+                let forgets = wire.rng().chance(500);
+                self.come_back(wire, ledger, consumer.queue, entry, forgets);
             }
         }
         for place in 0..self.queues.len() {
@@ -65,13 +64,18 @@ impl Broker {
             for entry in queue.take_unsynced(wire.now) {
                 if wire.rng().chance(500) {
                     wire.trace("broker.unsynced", [place as u64, entry.serial, 0]);
-                    queue.recover(entry, wire.rng().chance(500));
+                    let forgets = wire.rng().chance(500);
+                    self.come_back(wire, ledger, place, entry, forgets);
                 }
             }
+            let Some(queue) = &mut self.queues[place] else {
+                continue;
+            };
             let unconfirmed = &self.unconfirmed;
             let rng = wire.rng();
             let lost = queue.keep(|entry| {
-                entry.is_persistent() && (!unconfirmed.contains(&entry.serial) || rng.chance(500))
+                entry.is_persistent()
+                    && (!unconfirmed.contains_key(&entry.serial) || rng.chance(500))
             });
             for entry in lost {
                 wire.trace("broker.lose", [place as u64, entry.serial, 0]);
@@ -81,25 +85,49 @@ impl Broker {
         self.unconfirmed.clear();
     }
 
+    /// What was delivered before a crash comes back, unless that was once too often.
+    fn come_back(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        place: usize,
+        entry: Entry,
+        forgets: bool,
+    ) {
+        let Some(queue) = &mut self.queues[place] else {
+            return ledger.gone(&entry.message, "lost");
+        };
+        if queue.gives_up(&entry) {
+            self.dead_letter(wire, ledger, place, &entry, DELIVERY_LIMIT);
+        } else {
+            queue.recover(entry, forgets);
+        }
+    }
+
     pub(crate) fn restart(&mut self, wire: &mut Wire) {
         wire.trace("broker.restart", [u64::from(self.life), 0, 0]);
         self.up = true;
     }
 
-    /// Ends one of the consumers of a shared queue, as a broker does whose queue moves.
+    /// Ends a consumer of a shared queue, as a broker does whose queue moves; at times that of an
+    /// inbox, which is deleted.
     pub(crate) fn cancel_some(&mut self, wire: &mut Wire, ledger: &mut Ledger) {
+        let inbox = wire.rng().chance(200);
         let shared: Vec<_> = self
             .consumers
             .iter()
-            .filter(|(_, consumer)| consumer.prefetch.is_some())
-            .map(|(&id, consumer)| (id, consumer.conn))
+            .filter(|(_, consumer)| consumer.prefetch.is_none() == inbox)
+            .map(|(&id, consumer)| (id, consumer.conn, consumer.queue))
             .collect();
         if shared.is_empty() {
             return;
         }
-        let (consumer, conn) = wire.rng().pick(&shared);
+        let (consumer, conn, place) = wire.rng().pick(&shared);
         wire.trace("broker.cancel", [consumer, conn.0 as u64, 0]);
         self.cancel(wire, ledger, consumer);
+        if inbox {
+            self.delete(wire, ledger, place);
+        }
         wire.send_down(conn, Lane::Consume, Down::Cancelled { consumer });
     }
 

@@ -7,22 +7,21 @@
 //! confirm. Expired messages are dropped at the head of a queue only.
 
 mod faults;
+mod publish;
 mod queue;
 mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use rpc_proto::{HeaderValue, Message, ShortString, wire as form};
+use rpc_proto::{Message, ShortString};
 
+pub(crate) use self::publish::Confirmed;
 pub(crate) use self::queue::{Entry, Queue};
 use crate::conn::{ConnId, Declare, Deliver, Down, Lane, Open, Opened, Up};
-use crate::event::Event;
-use crate::ledger::Ledger;
-use crate::mix::Fault;
-use crate::time::MS;
+use crate::ledger::{EXPIRED, Ledger};
 use crate::wire::Wire;
 use crate::worker::QUARANTINE;
 
@@ -38,7 +37,7 @@ pub(crate) struct Broker {
     queues: Vec<Option<Queue>>,
     consumers: BTreeMap<u64, Consumer>,
     /// Messages that are not confirmed yet.
-    unconfirmed: BTreeSet<u64>,
+    unconfirmed: BTreeMap<u64, Rc<Message>>,
     next_serial: u64,
     next_consumer: u64,
 }
@@ -168,85 +167,6 @@ impl Broker {
         id
     }
 
-    fn publish(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        (id, tag): (ConnId, u64),
-        to: &ShortString,
-        message: &Rc<Message>,
-    ) {
-        let place = self.names.get(to).copied();
-        let queue = place.and_then(|place| self.queues[place].as_mut());
-        let (Some(place), Some(queue)) = (place, queue) else {
-            wire.trace("broker.return", [id.0 as u64, tag, ledger.number(message)]);
-            ledger.answered(message);
-            wire.send_down(id, Lane::Publish, Down::Return { tag });
-            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: true });
-            return;
-        };
-        if queue.is_full() {
-            wire.trace("broker.full", [id.0 as u64, tag, 0]);
-            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: false });
-            return;
-        }
-        let is_inbox = queue.exclusive.is_some();
-        let synced = queue.declare.durable;
-        let twice = is_inbox && strikes(wire, Fault::DuplicateReply, 60);
-        let foreign = is_inbox && strikes(wire, Fault::ForeignReply, 200);
-        let foreign = if foreign {
-            foreign_status(message, wire.rng().below(4))
-        } else {
-            None
-        };
-        let message = foreign.as_ref().unwrap_or(message);
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        queue.push(serial, Rc::clone(message), wire.now);
-        wire.trace(
-            "broker.take",
-            [place as u64, serial, ledger.number(message)],
-        );
-        if is_inbox {
-            ledger.answered(message);
-            if twice {
-                wire.trace("broker.twice", [id.0 as u64, tag, serial]);
-                queue.push(serial, Rc::clone(message), wire.now);
-            }
-        }
-        if synced {
-            self.unconfirmed.insert(serial);
-            let wait = wire.rng().heavy(2 * MS);
-            let ok = !strikes(wire, Fault::Nack, 40);
-            if *to == QUARANTINE {
-                ledger.quarantined(message, ok);
-            }
-            let event = Event::Confirm {
-                conn: id,
-                tag,
-                serial,
-                ok,
-                broker_life: self.life,
-            };
-            wire.after(wait, event);
-        } else {
-            wire.send_down(id, Lane::Publish, Down::Confirm { tag, ok: true });
-        }
-        self.pump(wire, ledger, place);
-    }
-
-    /// The disk has it.
-    pub(crate) fn confirm(&mut self, wire: &mut Wire, at: Confirmed) {
-        if self.life != at.broker_life {
-            return;
-        }
-        self.unconfirmed.remove(&at.serial);
-        if wire.conn(at.conn).open_there[Lane::Publish as usize] {
-            let (tag, ok) = (at.tag, at.ok);
-            wire.send_down(at.conn, Lane::Publish, Down::Confirm { tag, ok });
-        }
-    }
-
     /// Hands out what can be handed out.
     fn pump(&mut self, wire: &mut Wire, ledger: &mut Ledger, place: usize) {
         loop {
@@ -264,6 +184,7 @@ impl Broker {
             queue.consumers.rotate_left(turn + 1);
             let counts = queue.declare.counts;
             let is_inbox = queue.exclusive.is_some();
+            let in_quarantine = queue.declare.name == QUARANTINE;
             let Some(consumer) = self.consumers.get_mut(&id) else {
                 return;
             };
@@ -278,7 +199,9 @@ impl Broker {
             };
             let conn = consumer.conn;
             if !is_inbox {
-                ledger.delivered(&entry.message, entry.redelivered, entry.forgotten);
+                let marked = (entry.redelivered, entry.forgotten);
+                let strikes = in_quarantine.then_some(entry.failures);
+                ledger.delivered(&entry.message, marked, strikes);
             }
             if consumer.prefetch.is_some() {
                 let call = ledger.number(&entry.message);
@@ -295,8 +218,15 @@ impl Broker {
                 return;
             };
             wire.trace("broker.expire", [place as u64, entry.serial, 0]);
-            self.dead_letter(wire, ledger, place, &entry, "expired");
+            self.dead_letter(wire, ledger, place, &entry, EXPIRED);
         }
+    }
+
+    /// What waits in a queue.
+    pub(crate) fn messages(&self, name: &ShortString) -> impl Iterator<Item = &Message> {
+        let place = self.names.get(name).copied();
+        let queue = place.and_then(|place| self.queues[place].as_ref());
+        queue.into_iter().flat_map(Queue::messages)
     }
 
     /// Messages in a queue and with its consumers.
@@ -314,40 +244,6 @@ impl Broker {
             .sum();
         ready + unacked
     }
-}
-
-/// A message that has reached the disk.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Confirmed {
-    pub(crate) conn: ConnId,
-    pub(crate) tag: u64,
-    pub(crate) serial: u64,
-    pub(crate) ok: bool,
-    pub(crate) broker_life: u32,
-}
-
-/// Whether a fault happens at this occasion.
-fn strikes(wire: &mut Wire, fault: Fault, per_mille: u64) -> bool {
-    let mix = wire.mix;
-    mix.strikes(wire.rng(), fault, per_mille) && !wire.healed
-}
-
-/// The same error of a handler, as a peer says it that has its own idea of statuses; nothing for any
-/// other message.
-fn foreign_status(message: &Message, kind: u64) -> Option<Rc<Message>> {
-    let origin = message.headers.get(form::ORIGIN)?.as_text()?;
-    if origin != "handler" {
-        return None;
-    }
-    let mut foreign = message.clone();
-    let status = match kind {
-        0 => HeaderValue::Int(99),
-        1 => HeaderValue::Int(-3),
-        2 => HeaderValue::from("no number"),
-        _ => HeaderValue::from(" 11 "),
-    };
-    foreign.headers.insert(form::STATUS, status).ok()?;
-    Some(Rc::new(foreign))
 }
 
 /// One that nobody can guess, and that says in the trace whose it is.

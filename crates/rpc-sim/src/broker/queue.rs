@@ -80,6 +80,12 @@ impl Queue {
         self.next_position += 1;
     }
 
+    /// Whether a message that was delivered in vain has had its last chance.
+    pub(crate) fn gives_up(&self, entry: &Entry) -> bool {
+        let limit = self.declare.delivery_limit;
+        limit.is_some_and(|limit| entry.failures >= limit)
+    }
+
     /// Takes back what was delivered, to where it was.
     pub(crate) fn take_back(&mut self, mut entry: Entry) {
         entry.redelivered = true;
@@ -150,6 +156,10 @@ impl Queue {
         let (kept, lost) = ready.into_iter().partition(|entry| survives(entry));
         self.ready = kept;
         Vec::from(lost as VecDeque<Entry>)
+    }
+
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.ready.iter().map(|entry| &*entry.message)
     }
 
     pub(crate) fn into_entries(self) -> impl Iterator<Item = Entry> {

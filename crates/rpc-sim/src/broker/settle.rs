@@ -2,8 +2,9 @@
 
 use super::{Broker, Entry};
 use crate::conn::{ConnId, Lane};
-use crate::ledger::Ledger;
+use crate::ledger::{DELIVERY_LIMIT, Ledger, REJECTED};
 use crate::wire::Wire;
+use crate::worker::QUARANTINE;
 
 impl Broker {
     pub(super) fn ack(&mut self, wire: &mut Wire, ledger: &mut Ledger, id: u64, tag: u64) {
@@ -18,8 +19,9 @@ impl Broker {
             return;
         };
         wire.trace("broker.ack", [id, tag, ledger.number(&entry.message)]);
-        ledger.acknowledged(&entry.message);
         if let Some(queue) = &mut self.queues[place] {
+            let in_quarantine = queue.declare.name == QUARANTINE;
+            ledger.acknowledged(&entry.message, in_quarantine);
             queue.settle(entry, wire.now);
         }
         self.pump(wire, ledger, place);
@@ -46,8 +48,11 @@ impl Broker {
         if requeue {
             self.requeue(wire, ledger, place, entry);
         } else {
-            ledger.acknowledged(&entry.message);
-            self.dead_letter(wire, ledger, place, &entry, "rejected");
+            ledger.discarded(&entry.message);
+            self.dead_letter(wire, ledger, place, &entry, REJECTED);
+            if let Some(queue) = &mut self.queues[place] {
+                queue.settle(entry, wire.now);
+            }
         }
         self.pump(wire, ledger, place);
     }
@@ -104,10 +109,8 @@ impl Broker {
             ledger.gone(&entry.message, "lost");
             return;
         };
-        if let Some(limit) = queue.declare.delivery_limit
-            && entry.failures >= limit
-        {
-            self.dead_letter(wire, ledger, place, &entry, "delivery_limit");
+        if queue.gives_up(&entry) {
+            self.dead_letter(wire, ledger, place, &entry, DELIVERY_LIMIT);
             return;
         }
         queue.take_back(entry);
@@ -139,7 +142,7 @@ impl Broker {
         let serial = self.next_serial;
         self.next_serial += 1;
         queue.push(serial, std::rc::Rc::new(message), wire.now);
-        ledger.dead_lettered(&entry.message);
+        ledger.dead_lettered(&entry.message, cause);
     }
 
     pub(super) fn delete(&mut self, wire: &mut Wire, ledger: &mut Ledger, place: usize) {

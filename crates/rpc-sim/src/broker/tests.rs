@@ -2,15 +2,17 @@
 
 use std::rc::Rc;
 
-use rpc_proto::{DeliveryMode, Expiration};
+use rpc_proto::{DeliveryMode, Expiration, HeaderValue};
 
 use super::*;
 use crate::conn::{Owner, ProcessId};
-use crate::mix::{Faults, Mix};
+use crate::event::Event;
+use crate::mix::{Fault, Faults, Mix};
 use crate::setting::Setting;
 use crate::time::SECOND;
 
 const QUEUE: ShortString = ShortString::from_static("q");
+const DEAD: ShortString = ShortString::from_static("q.dead");
 
 struct Bench {
     wire: Wire,
@@ -36,12 +38,16 @@ impl Bench {
 
     /// A connection that consumes the queue with this prefetch, or only publishes.
     fn open(&mut self, prefetch: Option<usize>) -> ConnId {
+        self.open_on(prefetch, Declare::durable(QUEUE))
+    }
+
+    fn open_on(&mut self, prefetch: Option<usize>, queue: Declare) -> ConnId {
         let id = self.wire.connect(Owner {
             process: ProcessId(0),
             life: 1,
         });
         let open = Open {
-            declare: vec![Declare::durable(QUEUE)],
+            declare: vec![queue, Declare::durable(DEAD)],
             consume: prefetch.map(|most| (QUEUE, most)).into_iter().collect(),
         };
         self.up(id, Lane::Consume, Up::Open(open));
@@ -81,7 +87,8 @@ impl Bench {
                     ok,
                     broker_life,
                 };
-                self.broker.confirm(&mut self.wire, confirmed);
+                self.broker
+                    .confirm(&mut self.wire, &mut self.ledger, confirmed);
             }
         }
         self.wire.now += SECOND;
@@ -210,6 +217,36 @@ fn an_alarm_stops_publishers_and_lets_acknowledgements_through() {
     bench.broker.set_alarm(&mut bench.wire, false);
     let conn = &mut bench.wire.conns[id.0];
     assert!(conn.up[Lane::Publish as usize].take(far).is_some());
+}
+
+#[test]
+fn a_message_that_is_delivered_in_vain_too_often_is_a_dead_letter_and_says_why() {
+    for crash in [false, true] {
+        let mut bench = Bench::new(1);
+        let queue = Declare {
+            counts: true,
+            delivery_limit: Some(1),
+            dead_letter: Some(DEAD),
+            ..Declare::durable(QUEUE)
+        };
+        let id = bench.open_on(None, queue.clone());
+        bench.publish(id, 1, "q", persistent("m"));
+        for time in 0..2 {
+            let worker = bench.open_on(Some(1), queue.clone());
+            let found = bench.deliveries(worker);
+            assert_eq!(found[0].failures, Some(time));
+            if crash {
+                bench.broker.crash(&mut bench.wire, &mut bench.ledger);
+                bench.broker.restart(&mut bench.wire);
+            } else {
+                bench.up(worker, Lane::Consume, Up::End);
+            }
+        }
+        assert_eq!(bench.broker.depth(&QUEUE), 0);
+        let dead: Vec<_> = bench.broker.messages(&DEAD).collect();
+        let cause = dead[0].headers.get("x-first-death-reason");
+        assert_eq!(cause.and_then(HeaderValue::as_text), Some("delivery_limit"));
+    }
 }
 
 #[test]

@@ -50,7 +50,13 @@ impl Client {
         self.go_on(wire, ledger);
     }
 
-    fn attempt(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, call: usize) {
+    pub(super) fn attempt(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        call: usize,
+    ) {
         let id = CallId::from_bits(self.rng.bits());
         let Some(open) = self.open.get_mut(&call) else {
             return;
@@ -95,7 +101,8 @@ impl Client {
             let cause = TransportError::new(ErrorKind::Blocked, "sim", "publish").unsent();
             self.calls.handle_publish(id, Err(cause));
         } else if blocked && setting.holds {
-            let until = wire.now + setting.calls[call].timeout;
+            let until = self.open.get(&call).map(|open| open.attempts.deadline());
+            let until = until.map_or(wire.now, |until| wire.clock.micros(until));
             self.held.push((id, message, until));
         } else {
             self.publish(wire, id, message);
@@ -217,11 +224,51 @@ impl Client {
         }
     }
 
-    pub(super) fn give_up(&mut self, wire: &mut Wire, ledger: &mut Ledger, call: usize) {
+    /// What was held back is due: the transport gives it up, if the call does not come first.
+    pub(super) fn unsent(&mut self, wire: &Wire) {
+        let (late, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|&(.., until)| until <= wire.now);
+        self.held = held;
+        let late: Vec<(CallId, Message, Micros)> = late;
+        for (id, ..) in late {
+            if self.rng.chance(500) {
+                let cause = TransportError::new(ErrorKind::Timeout, "sim", "publish").unsent();
+                self.calls.handle_publish(id, Err(cause));
+            }
+        }
+    }
+
+    pub(super) fn give_up(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        call: usize,
+    ) {
+        let Some(open) = self.open.get(&call) else {
+            return;
+        };
+        let dropped = setting.calls[call].dropped;
+        wire.trace("call.give-up", [call as u64, u64::from(dropped), 0]);
+        if !dropped {
+            // Its caller waits to be told.
+            match open.stage {
+                Stage::Running(id) => {
+                    self.held.retain(|(held, ..)| *held != id);
+                    self.calls.give_up(id);
+                }
+                Stage::Waiting | Stage::WhenUp { .. } => {
+                    let certainty = Certainty::NotExecuted;
+                    let error = CallError::GivenUp { certainty };
+                    self.outcome(wire, ledger, call, Err(error));
+                }
+            }
+            return;
+        }
         let Some(open) = self.open.remove(&call) else {
             return;
         };
-        wire.trace("call.give-up", [call as u64, 0, 0]);
         if let Stage::Running(id) = open.stage {
             self.held.retain(|(held, ..)| *held != id);
             self.calls.cancel(id);

@@ -19,6 +19,7 @@ use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
 use crate::peer::{News, closed};
 use crate::rng::Rng;
+use crate::rule::Rule;
 use crate::setting::Setting;
 use crate::time::Micros;
 use crate::wire::Wire;
@@ -114,15 +115,20 @@ impl Client {
         match wake {
             Wake::Timer => {
                 self.armed = 0;
+                self.unsent(wire);
                 self.calls.handle_timeout(wire.instant());
             }
             Wake::DialTimeout(conn) => {
                 let arrival = self.home.dial_timeout(wire, conn);
                 self.arrival(wire, ledger, setting, arrival);
             }
-            Wake::GiveUp(call) => self.give_up(wire, ledger, call),
+            Wake::GiveUp(call) => self.give_up(wire, ledger, setting, call),
             Wake::Retry(call) => self.retry(wire, ledger, setting, call),
-            Wake::Handler(_) | Wake::Returned(_) | Wake::Notice(_) | Wake::DrainTimeout => {}
+            Wake::DrainTimeout
+            | Wake::Handler(_)
+            | Wake::Notice(_)
+            | Wake::Returned(_)
+            | Wake::Thread(_) => {}
         }
         self.go_on(wire, ledger);
     }
@@ -151,6 +157,28 @@ impl Client {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.calls.in_flight() + self.open.len()
+    }
+
+    /// Its owner ends it: all calls first, then the link.
+    pub(crate) fn close(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
+        wire.trace("client.close", [self.number as u64, 0, 0]);
+        self.calls.close();
+        self.held.clear();
+        self.tell(wire, ledger);
+        // Whoever waits for another attempt makes it, and hears that there is none.
+        let waiting: Vec<_> = self.open.keys().copied().collect();
+        for call in waiting {
+            self.attempt(wire, ledger, setting, call);
+        }
+        self.send_cancels(wire);
+        self.home.close(wire);
+        for &call in self.open.keys() {
+            ledger.breach(
+                Rule::EndsInTime,
+                Some(call),
+                "open, and its client is closed",
+            );
+        }
     }
 
     /// The process is killed: its callers are gone with it.
@@ -194,7 +222,7 @@ impl Client {
                 self.calls
                     .handle_reply(generation, (*deliver.message).clone());
             }
-            News::Cancelled => {
+            News::Cancelled(_) => {
                 let news = self.home.leave(wire);
                 self.news(wire, news);
             }

@@ -3,8 +3,11 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot and
 //! a turn, begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod drain;
+mod intake;
 mod options;
 mod settle;
+mod turns;
 mod watch;
 mod work;
 
@@ -12,25 +15,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use rpc_proto::link::Generation;
-use rpc_proto::server::{
-    Accepted, Acceptor, AfterForward, AfterReply, Forward, GivenUp, Intake, Job, Lane as Source,
-    Part, Running, Turn,
-};
-use rpc_proto::{
-    AckToken, Delivery, ErrorKind, Expiration, LONGEST_WAIT, ShortString, deadline_after,
-    wire as form,
-};
+use rpc_proto::server::{Acceptor, AfterForward, AfterReply, GivenUp, Intake, Part, Running, Turn};
+use rpc_proto::{ErrorKind, ShortString};
 
 use self::options::{policy, topology};
-use self::watch::Watch;
-pub(crate) use self::watch::answer;
-use crate::conn::{ConnId, Deliver, Down, Open, Owner};
+use self::turns::Waiting;
+pub(crate) use self::watch::{MAX_SKEW, answer};
+use self::watch::{Taken, Watch};
+use crate::conn::{ConnId, Down, Open, Owner};
 use crate::event::Wake;
 use crate::home::{Arrival, Home};
 use crate::ledger::Ledger;
-use crate::peer::{News, error};
+use crate::peer::error;
 use crate::setting::Setting;
-use crate::time::{MS, Micros};
+use crate::time::Micros;
 use crate::wire::Wire;
 
 /// Whether the process still runs.
@@ -54,14 +52,14 @@ pub(crate) struct Worker {
     concurrency: usize,
     settle_timeout: Micros,
     open: Open,
-    waiting: VecDeque<(Job, Origin)>,
-    /// What is to be passed on to quarantine, and until when it is of use.
-    forwards: VecDeque<(Forward, Instant, Origin)>,
-    /// When something that waits for its turn has it at the latest.
+    /// On the blocking face all that is to be done waits for a thread, and not only what is to run.
+    blocking: bool,
+    waiting: VecDeque<Waiting>,
+    /// When something that waits for its turn is to be looked at again, whatever else happens.
     turn_at: Option<Instant>,
     running: BTreeMap<u64, AtWork>,
-    /// Handlers that did not come back by their deadline; without a token each takes a slot.
-    away: BTreeMap<u64, Option<GivenUp>>,
+    /// Handlers that did not come back by their deadline; without a token each takes a place.
+    away: BTreeMap<u64, (Part, Option<GivenUp>)>,
     /// What was published and is not confirmed yet.
     sent: BTreeMap<u64, Sent>,
     next: u64,
@@ -85,9 +83,10 @@ struct Origin {
     correlation_id: Option<ShortString>,
     /// Of the connection it came by.
     generation: Generation,
-    redelivered: bool,
+    taken: Taken,
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
+    /// Held until it is settled, or until its handler has ended if that need not run apart.
     turn: Option<Turn>,
 }
 
@@ -100,6 +99,8 @@ impl Origin {
 /// A handler that runs.
 #[derive(Debug)]
 struct AtWork {
+    call: usize,
+    message_id: Option<ShortString>,
     running: Running,
     origin: Origin,
     record: Option<(usize, usize)>,
@@ -113,6 +114,8 @@ struct AtWork {
 struct Sent {
     then: Then,
     origin: Origin,
+    /// It says that its request is poison.
+    poison: bool,
     tag: u64,
     until: Micros,
 }
@@ -131,6 +134,8 @@ enum Planned {
     Kill,
     Panic,
     TimeOut,
+    /// It has no thread yet.
+    Wait,
 }
 
 /// The service's queue.
@@ -156,8 +161,8 @@ impl Worker {
             concurrency: setting.concurrency,
             settle_timeout: setting.settle_timeout,
             open: topology(setting),
+            blocking: setting.blocking,
             waiting: VecDeque::new(),
-            forwards: VecDeque::new(),
             turn_at: None,
             running: BTreeMap::new(),
             away: BTreeMap::new(),
@@ -165,7 +170,7 @@ impl Worker {
             next: 0,
             drain: Drain::No,
             armed: 0,
-            watch: Watch::new(),
+            watch: Watch::new(number),
         }
     }
 
@@ -202,6 +207,7 @@ impl Worker {
                 self.home.dial_timeout(wire, conn);
             }
             Wake::Notice(number) => self.notice(wire, number),
+            Wake::Thread(number) => self.thread(wire, ledger, setting, number),
             Wake::Handler(number) => {
                 if self.handler_ends(wire, ledger, setting, number) == Fate::Dies {
                     return Fate::Dies;
@@ -217,34 +223,6 @@ impl Worker {
             Wake::GiveUp(_) | Wake::Retry(_) => {}
         }
         self.begin_next(wire, ledger, setting);
-        self.go_on(wire)
-    }
-
-    /// Begins to drain.
-    pub(crate) fn drain(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-    ) -> Fate {
-        if self.drain != Drain::No {
-            return Fate::Lives;
-        }
-        wire.trace("worker.drain", [self.number as u64, 0, 0]);
-        let limit = wire.now + DRAIN_LIMIT;
-        wire.wake(self.home.owner, limit, Wake::DrainTimeout);
-        match &self.home.peer {
-            Some(peer) if peer.open => {
-                self.drain = Drain::Asked(self.intakes.len());
-                for place in 1..=self.intakes.len() {
-                    peer.cancel(wire, place);
-                }
-            }
-            _ => {
-                self.home.close(wire);
-                self.stop(wire, ledger, setting);
-            }
-        }
         self.go_on(wire)
     }
 
@@ -275,122 +253,17 @@ impl Worker {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        let none_waits = self.waiting.is_empty() && self.forwards.is_empty();
-        none_waits && self.running.is_empty() && self.sent.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.sent.is_empty()
     }
 
-    fn move_in(&mut self) {
-        let Some(peer) = &self.home.peer else { return };
-        self.acceptor.set_control(Some(peer.inbox.clone()));
-        self.intakes = [Source::Work, Source::Quarantine]
-            .into_iter()
-            .take(peer.consumers.len() - 1)
-            .map(|source| self.acceptor.intake(source))
-            .collect();
-    }
-
-    fn news(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting, news: News<u64>) {
-        match news {
-            News::Confirmed(number, result) => {
-                self.confirmed(wire, ledger, setting, number, result);
-            }
-            News::Delivery(0, deliver) => {
-                if self.acceptor.handle_cancel(&deliver.message) {
-                    self.stop_cancelled(wire, ledger, setting);
-                }
-            }
-            News::Delivery(place, deliver) => {
-                self.deliver(wire, ledger, setting, place, &deliver);
-            }
-            News::CancelOk => {
-                if let Drain::Asked(left) = &mut self.drain {
-                    *left -= 1;
-                    if *left == 0 {
-                        self.stop(wire, ledger, setting);
-                    }
-                }
-            }
-            News::Cancelled => {
-                // What has begun still needs the transport, where no other is to come.
-                if self.drain == Drain::No {
-                    let news = self.home.leave(wire);
-                    self.news(wire, ledger, setting, news);
-                }
-            }
-            News::Ended(cause, open) => {
-                self.intakes.clear();
-                self.acceptor.set_control(None);
-                for number in open {
-                    self.confirmed(wire, ledger, setting, number, Err(cause.clone()));
-                }
-                self.begin_next(wire, ledger, setting);
-                if matches!(self.drain, Drain::Asked(_)) {
-                    self.stop(wire, ledger, setting);
-                }
-            }
-            News::Unblocked | News::Nothing => {}
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        wire: &mut Wire,
-        ledger: &mut Ledger,
-        setting: &Setting,
-        place: usize,
-        deliver: &Deliver,
-    ) {
-        let (Some(peer), Some(intake)) = (&self.home.peer, self.intakes.get(place - 1)) else {
-            return;
-        };
-        let mut message = (*deliver.message).clone();
-        if let Some(failures) = deliver.failures.filter(|&failures| failures > 0) {
-            let count = i64::from(failures);
-            let _ = message.headers.insert(form::DELIVERY_COUNT, count);
-        }
-        let delivery = Delivery {
-            message,
-            received_at: wire.instant(),
-            redelivered: deliver.redelivered,
-            token: Some(AckToken::new(peer.consumers[place].1, deliver.tag)),
-        };
-        wire.trace(
-            "worker.take",
-            [
-                self.number as u64,
-                deliver.tag,
-                u64::from(deliver.redelivered),
-            ],
-        );
-        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
-        let accepted = intake.accept(delivery, wire.instant(), unix_ms);
-        let origin = Origin {
-            correlation_id: deliver.message.correlation_id.clone(),
-            generation: self.home.generation,
-            redelivered: deliver.redelivered,
-            joined: false,
-            turn: self.acceptor.arrive(&accepted),
-        };
-        match accepted {
-            Accepted::Forward(forward) => {
-                let life = forward.message.expiration.map(Expiration::as_duration);
-                let until = deadline_after(wire.instant(), life.unwrap_or(LONGEST_WAIT));
-                self.forwards.push_back((*forward, until, origin));
-            }
-            Accepted::Job(job) => self.waiting.push_back((job, origin)),
-            Accepted::Joined => {}
-            Accepted::Settlement(settlement) => {
-                self.settle(wire, ledger, setting, settlement, origin);
-            }
-        }
-        self.begin_next(wire, ledger, setting);
-    }
-
-    /// Lets nothing begin any more, and hands back what has not begun.
-    fn stop(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.drain = Drain::Stopped;
-        self.acceptor.drain();
-        self.begin_next(wire, ledger, setting);
+    /// Where the machine counts other handlers as stuck than are.
+    pub(crate) fn miscounted(&self) -> Option<String> {
+        let away = self
+            .away
+            .values()
+            .filter(|(_, given_up)| given_up.is_some());
+        let (away, stuck) = (away.count(), self.acceptor.stuck());
+        (away != stuck).then(|| format!("counts {stuck} handlers as stuck, and {away} are"))
     }
 
     /// Gives up on what was published and is not confirmed in time.
@@ -406,5 +279,3 @@ impl Worker {
         }
     }
 }
-
-const DRAIN_LIMIT: Micros = 3_000 * MS;

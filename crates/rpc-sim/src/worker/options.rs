@@ -30,12 +30,19 @@ pub(super) fn topology(setting: &Setting) -> Open {
         durable: setting.durable,
         auto_delete: !setting.durable,
         counts: setting.quorum,
+        delivery_limit: setting.quorum.then_some(setting.delivery_limit),
         max_length: setting.max_length,
         dead_letter: setting.durable.then_some(DEAD),
         ..Declare::durable(QUEUE)
     };
     let quarantine = Declare {
         counts: setting.quorum,
+        // Where the broker gives up first, the caller is not told.
+        delivery_limit: setting
+            .quarantine
+            .filter(|_| setting.quorum)
+            .map(|limit| limit + setting.delivery_limit),
+        max_length: setting.max_length,
         dead_letter: Some(DEAD),
         ..Declare::durable(QUARANTINE)
     };

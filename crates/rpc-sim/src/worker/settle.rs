@@ -3,9 +3,9 @@
 use rpc_proto::server::{Forward, Forwarded, Part, Settlement, Verdict};
 use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
 
-use super::watch::Watch;
+use super::turns::Task;
 use super::{Origin, Sent, Then, Worker};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, is_poison};
 use crate::peer::closed;
 use crate::rule::Rule;
 use crate::setting::Setting;
@@ -33,12 +33,13 @@ impl Worker {
         match settlement {
             Settlement::Settle(verdict) => {
                 if matches!(verdict, Verdict::GiveUp(_)) {
-                    ledger.unanswerable(origin.correlation_id.as_ref());
+                    ledger.unanswerable(origin.correlation_id.as_ref(), false);
                 }
                 self.carry_out(wire, &verdict);
             }
             Settlement::Reply { to, message, then } => {
-                Watch::replies(ledger, setting, wire.now, &message);
+                let taken = (!origin.joined).then_some(origin.taken);
+                self.watch.replies(ledger, setting, taken, &message);
                 if origin.correlation_id.is_none() {
                     origin.correlation_id = message.correlation_id.clone();
                 }
@@ -60,10 +61,11 @@ impl Worker {
         let Forward { to, message, then } = forward;
         let then = Then::Forward(then);
         if origin.generation == self.home.generation {
+            ledger.passes_on(origin.correlation_id.as_ref(), self.number);
             self.send(wire, ledger, setting, (&to, message), (then, origin));
         } else {
             let gone = Err(closed("publish").unsent());
-            self.decide(wire, ledger, setting, then, origin, gone);
+            self.decide(wire, ledger, setting, then, (origin, false), gone);
         }
     }
 
@@ -87,6 +89,7 @@ impl Worker {
     ) {
         let number = self.next;
         self.next += 1;
+        let poison = is_poison(&message);
         // While the broker takes no messages, a reply waits for as long as it is of use.
         let lives = message
             .expiration
@@ -105,12 +108,16 @@ impl Worker {
                 let sent = Sent {
                     then,
                     origin,
+                    poison,
                     tag,
                     until,
                 };
                 self.sent.insert(number, sent);
             }
-            Err(cause) => self.decide(wire, ledger, setting, then, origin, Err(cause)),
+            Err(cause) => {
+                let why = (origin, poison);
+                self.decide(wire, ledger, setting, then, why, Err(cause));
+            }
         }
     }
 
@@ -124,7 +131,8 @@ impl Worker {
         result: Result<(), TransportError>,
     ) {
         if let Some(sent) = self.sent.remove(&number) {
-            self.decide(wire, ledger, setting, sent.then, sent.origin, result);
+            let why = (sent.origin, sent.poison);
+            self.decide(wire, ledger, setting, sent.then, why, result);
         }
     }
 
@@ -134,7 +142,7 @@ impl Worker {
         ledger: &mut Ledger,
         setting: &Setting,
         then: Then,
-        mut origin: Origin,
+        (mut origin, poison): (Origin, bool),
         result: Result<(), TransportError>,
     ) {
         let said = result.as_ref().map(|&()| ());
@@ -142,7 +150,7 @@ impl Worker {
             Then::Forward(then) => match then.handle_publish(said) {
                 Forwarded::Run(job) => {
                     origin.turn = None;
-                    self.waiting.push_back((*job, origin));
+                    self.wait(Task::Run(*job), origin);
                     self.begin_next(wire, ledger, setting);
                 }
                 Forwarded::Settle(verdict) => self.carry_out(wire, &verdict),
@@ -153,11 +161,11 @@ impl Worker {
                 // What nobody can get, or what did not go out at the second delivery either.
                 let hopeless = match kind {
                     Some(ErrorKind::NoRoute | ErrorKind::Refused) => true,
-                    Some(ErrorKind::Timeout) => origin.redelivered,
+                    Some(ErrorKind::Timeout) => origin.taken.redelivered,
                     _ => false,
                 };
                 if hopeless {
-                    ledger.unanswerable(origin.correlation_id.as_ref());
+                    ledger.unanswerable(origin.correlation_id.as_ref(), poison);
                     let certain = kind != Some(ErrorKind::Timeout) || !origin.joined;
                     if matches!(verdict, Verdict::Requeue(_)) && certain {
                         let call = ledger.find(origin.correlation_id.as_ref());

@@ -1,106 +1,209 @@
-//! What an onlooker at a worker sees, and what it must look like.
+//! What an onlooker at a worker sees, and what it must look like by that worker's own clock.
 
-use rpc_proto::server::Request;
-use rpc_proto::{HeaderValue, Message, Reason, ShortString, wire as form};
+use rpc_proto::{Message, Reason, ShortString, wire as form};
 
 use crate::ledger::Ledger;
 use crate::rule::Rule;
-use crate::setting::{MAX_HOPS, Setting};
+use crate::setting::{MAX_HOPS, Plan, Setting};
 use crate::time::{MS, Micros};
 
 /// What is remembered of one life of a worker.
 #[derive(Debug)]
 pub(super) struct Watch {
+    worker: usize,
     /// Since when requests have begun that had waited for too long, without a break.
     standing_since: Option<Micros>,
 }
 
-impl Watch {
-    pub(super) const fn new() -> Self {
+/// A delivery, as far as time is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) at: Micros,
+    /// How long its message had to live then.
+    pub(super) lives: Option<Micros>,
+    /// Told so, or from quarantine.
+    pub(super) redelivered: bool,
+}
+
+/// What a worker can know of a request's time.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    /// The moment from which on it is too late to begin, and the one until which it is not: they
+    /// differ where nobody can say whether the caller's clock was believed.
+    late_from: Micros,
+    in_time_until: Micros,
+    /// For how long it has waited, as the worker sees it, at most and at least.
+    waited_most: Micros,
+    waited_least: Micros,
+    /// The whole time that it had.
+    whole: Micros,
+}
+
+impl View {
+    /// Of a request that was sent at `sent`, due at `due` by its caller's clock, at `now`.
+    fn new(
+        setting: &Setting,
+        (worker, plan): (usize, Plan),
+        (sent, due): (Micros, Micros),
+        taken: Taken,
+        now: Micros,
+    ) -> Self {
+        let ahead = setting.ahead(worker, plan.client);
+        let whole = due - sent;
+        let shift = |at: Micros, by: i64| at.saturating_add_signed(by);
+        // By its own clock alone.
+        let own_late = taken.lives.map_or(Micros::MAX, |lives| taken.at + lives);
+        let own_waited = now - taken.at;
+        // By that of the caller, which runs behind its own by `ahead`.
+        let hint_late = shift(due, -ahead);
+        let hint_waited = shift(now - sent, ahead);
+        // By so much at least the two clocks contradict each other.
+        let past = shift(taken.at, ahead).saturating_sub(due);
+        let early = signed(sent) - signed(taken.at) - ahead;
+        let apart = past.max(u64::try_from(early).unwrap_or(0));
+        let (believed, not) = (
+            apart < MAX_SKEW.saturating_sub(ROUNDING),
+            apart > MAX_SKEW + ROUNDING,
+        );
+        let both_late = own_late.min(hint_late);
+        let both_waited = own_waited.max(hint_waited);
         Self {
+            late_from: if believed { both_late } else { own_late },
+            in_time_until: if not { own_late } else { both_late },
+            waited_most: if not { own_waited } else { both_waited },
+            waited_least: if believed { both_waited } else { own_waited },
+            whole,
+        }
+    }
+}
+
+impl Watch {
+    pub(super) const fn new(worker: usize) -> Self {
+        Self {
+            worker,
             standing_since: None,
         }
     }
 
-    /// A handler begins.
-    pub(super) fn begins(
-        &mut self,
+    /// A handler is called.
+    pub(super) fn starts(
+        &self,
         ledger: &mut Ledger,
         setting: &Setting,
-        now: Micros,
-        (worker, request): (usize, &Request),
+        taken: Taken,
         correlation_id: Option<&ShortString>,
     ) {
-        let Some((call, attempt)) = ledger.find(correlation_id) else {
+        let now = ledger.now;
+        let Some((call, view)) = self.view(ledger, setting, taken, correlation_id) else {
             return;
         };
-        let plan = setting.calls[call];
-        if plan.hops > MAX_HOPS {
-            let detail = format!("it came through {} services", plan.hops);
+        let hops = setting.calls[call].hops;
+        if hops > MAX_HOPS {
+            let detail = format!("it came through {hops} services");
             ledger.breach(Rule::HopLimit, Some(call), detail);
         }
-        let record = &ledger.calls[call];
-        let (Some((_, deadline)), sent) = (record.begun, record.attempts[attempt].at) else {
-            return;
-        };
-        // How much later the worker takes it to be than the caller does, in milliseconds.
-        let ahead = setting.skew[setting.clients + worker] - setting.skew[plan.client];
-        if ahead.abs() >= MAX_SKEW_MS {
-            return;
-        }
-        let behind = u64::try_from(-ahead).unwrap_or(0) * MS;
-        if now > deadline + behind + ROUNDING {
-            let late = now - deadline;
+        if now > view.late_from.saturating_add(ROUNDING) {
+            let late = now - view.late_from;
             let detail = format!("it began {late} us after its deadline");
             ledger.breach(Rule::NoExpiredStart, Some(call), detail);
         }
-        // One caller with another clock, and the worker sees other waits than we do.
-        let agreed = setting.skew.iter().all(|&skew| skew == 0);
-        if setting.admission && agreed && !request.redelivered {
-            self.waited(ledger, call, now, now - sent, deadline - sent);
+    }
+
+    /// A request gets its slot.
+    pub(super) fn admits(
+        &mut self,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) {
+        let Some((call, view)) = self.view(ledger, setting, taken, correlation_id) else {
+            return;
+        };
+        if !setting.admission {
+            return;
+        }
+        if !taken.redelivered {
+            self.waited(ledger, call, view);
+        } else if view.waited_least > view.whole / 2 + ROUNDING {
+            let waited = view.waited_least;
+            let detail = format!("it came again after {waited} us, may have been shed, and ran");
+            ledger.breach(Rule::Shedding, Some(call), detail);
         }
     }
 
-    /// A request that came for the first time begins, after it has waited for so long.
-    fn waited(
-        &mut self,
-        ledger: &mut Ledger,
-        call: usize,
-        now: Micros,
-        waited: Micros,
-        timeout: Micros,
-    ) {
-        if waited <= timeout / 2 + ROUNDING {
+    fn view(
+        &self,
+        ledger: &Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) -> Option<(usize, View)> {
+        let (call, attempt) = ledger.find(correlation_id)?;
+        let record = &ledger.calls[call];
+        let (sent, (_, due)) = (record.attempts[attempt].at, record.begun?);
+        let worker = (self.worker, setting.calls[call]);
+        let view = View::new(setting, worker, (sent, due), taken, ledger.now);
+        Some((call, view))
+    }
+
+    /// A request that came for the first time begins.
+    fn waited(&mut self, ledger: &mut Ledger, call: usize, view: View) {
+        let now = ledger.now;
+        if view.waited_least <= view.whole / 2 + ROUNDING {
             self.standing_since = None;
             return;
         }
         let since = *self.standing_since.get_or_insert(now);
         if now > since + STANDING + ROUNDING {
-            let detail = format!("it began after {waited} of {timeout} us, like those before it");
+            let (waited, whole) = (view.waited_least, view.whole);
+            let detail = format!("it began after {waited} of {whole} us, like those before it");
             ledger.breach(Rule::Shedding, Some(call), detail);
         }
     }
 
-    /// A reply goes out.
-    pub(super) fn replies(ledger: &mut Ledger, setting: &Setting, now: Micros, message: &Message) {
-        let reason = message.headers.get(form::REASON);
-        if reason.and_then(HeaderValue::as_text) != Some(Reason::Shed.as_str()) {
+    /// A reply goes out for a delivery. Nothing is known of one that joined another.
+    pub(super) fn replies(
+        &self,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        taken: Option<Taken>,
+        message: &Message,
+    ) {
+        let Some(reason) = reason(message) else {
             return;
-        }
+        };
         let Some((call, attempt)) = ledger.find(message.correlation_id.as_ref()) else {
             return;
         };
-        let record = &ledger.calls[call];
-        let (Some((_, deadline)), sent) = (record.begun, record.attempts[attempt].at) else {
-            return;
-        };
-        let skewed = setting.skew.iter().any(|&skew| skew != 0);
-        if !skewed && now - sent + 2 * ROUNDING < (deadline - sent) / 2 {
-            let waited = now - sent;
+        ledger.refused((call, attempt), self.worker, reason);
+        let now = ledger.now;
+        let id = message.correlation_id.as_ref();
+        let view = taken.and_then(|taken| self.view(ledger, setting, taken, id));
+        let Some((_, view)) = view else { return };
+        // A handler that was stopped may have been another delivery's, whose answer is kept.
+        let is_late = reason == Reason::Expired.as_str()
+            || reason == Reason::HandlerTimedOut.as_str() && !setting.dedup;
+        if is_late && now.saturating_add(ROUNDING) < view.in_time_until {
+            let left = view.in_time_until - now;
+            let detail = format!("{reason}, with {left} us left");
+            ledger.breach(Rule::RefusedEarly, Some(call), detail);
+        }
+        if reason == Reason::Shed.as_str() && view.waited_most + 2 * ROUNDING < view.whole / 2 {
+            let waited = view.waited_most;
             let detail = format!("shed, and had waited for {waited} us only");
             ledger.breach(Rule::Shedding, Some(call), detail);
         }
     }
+}
+
+fn signed(at: Micros) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+/// Why a reply says that a request failed, in a word of the framework.
+fn reason(reply: &Message) -> Option<&str> {
+    reply.headers.get(form::REASON)?.as_text()
 }
 
 /// What the service answers to a call of this number.
@@ -114,6 +217,6 @@ pub(crate) fn answer(call: usize) -> String {
 /// Deadlines travel in whole milliseconds, and clocks are read in them.
 const ROUNDING: Micros = 4 * MS;
 /// Beyond this a caller's clock is not believed.
-const MAX_SKEW_MS: i64 = 50_000;
+pub(crate) const MAX_SKEW: Micros = 60_000 * MS;
 /// For how long a queue may stay long.
 const STANDING: Micros = 100 * MS;

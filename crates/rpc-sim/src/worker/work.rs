@@ -1,13 +1,9 @@
-//! What runs in a worker: whose turn it is, and how a handler ends.
+//! What runs in a worker, and how a handler ends.
 
-use std::time::Instant;
-
-use rpc_proto::server::{
-    Begun, Due, Ending, Finished, Forward, Job, Part, Request, Response, Running,
-};
+use rpc_proto::server::{Begun, Due, Ending, Finished, Job, Request, Response, Running};
 use rpc_proto::{Status, TransportError};
 
-use super::{AtWork, Drain, Fate, Origin, Planned, Worker, answer};
+use super::{AtWork, Drain, Fate, Origin, Planned, Taken, Worker, answer};
 use crate::event::Wake;
 use crate::ledger::{Ledger, Started};
 use crate::peer::closed;
@@ -17,80 +13,7 @@ use crate::time::{MS, Micros, span};
 use crate::wire::Wire;
 
 impl Worker {
-    /// Does what has its turn, and gives free slots to those that wait.
-    pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.turn_at = None;
-        loop {
-            if let Some((forward, origin)) = self.next_forward(wire.instant()) {
-                self.pass_on(wire, ledger, setting, forward, origin);
-            } else if let Some((job, origin)) = self.next_job(wire.instant()) {
-                self.begin(wire, ledger, setting, job, origin);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn next_forward(&mut self, now: Instant) -> Option<(Forward, Origin)> {
-        for place in 0..self.forwards.len() {
-            let (_, until, origin) = &mut self.forwards[place];
-            let wait = origin
-                .turn
-                .as_mut()
-                .and_then(|turn| turn.poll_begin(now, *until));
-            if self.has_turn(wait) {
-                let (forward, _, origin) = self.forwards.remove(place)?;
-                return Some((forward, origin));
-            }
-        }
-        None
-    }
-
-    /// Those that may not begin any more need neither slot nor turn, and a suspect no slot.
-    fn next_job(&mut self, now: Instant) -> Option<(Job, Origin)> {
-        if self.drain == Drain::Stopped {
-            return self.waiting.pop_front();
-        }
-        let mut free = self.concurrency.saturating_sub(self.busy());
-        for place in 0..self.waiting.len() {
-            let (job, origin) = &mut self.waiting[place];
-            if origin.part() == Part::Work {
-                if free == 0 {
-                    continue;
-                }
-                free -= 1;
-                if origin.turn.is_none() {
-                    origin.turn = self.acceptor.work();
-                }
-            }
-            let deadline = job.deadline();
-            let wait = origin
-                .turn
-                .as_mut()
-                .and_then(|turn| turn.poll_begin(now, deadline));
-            if self.has_turn(wait) {
-                return self.waiting.remove(place);
-            }
-        }
-        None
-    }
-
-    /// Whether something need not wait; else looks at it again then.
-    fn has_turn(&mut self, wait: Option<Instant>) -> bool {
-        self.turn_at = [self.turn_at, wait].into_iter().flatten().min();
-        wait.is_none()
-    }
-
-    /// Slots that are taken: by handlers that run, and by those that were given up when too many
-    /// were already.
-    fn busy(&self) -> usize {
-        let lost = self.away.values().filter(|given_up| given_up.is_none());
-        let apart = |work: &&AtWork| work.origin.part() == Part::Suspect;
-        let running = self.running.values().filter(|work| !apart(work));
-        running.count() + lost.count()
-    }
-
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         wire: &mut Wire,
         ledger: &mut Ledger,
@@ -149,56 +72,105 @@ impl Worker {
             let detail = "it ran, and was not acknowledged before";
             ledger.breach(Rule::AtMostOnce, Some(call), detail);
         }
-        let id = origin.correlation_id.as_ref();
-        self.watch
-            .begins(ledger, setting, wire.now, (self.number, &request), id);
-        let record = ledger.executed(&Started {
-            correlation_id: origin.correlation_id.as_ref(),
-            message_id: request.message_id.as_ref(),
+        ledger.begins(origin.correlation_id.as_ref());
+        self.watch.admits(
+            ledger,
+            setting,
+            origin.taken,
+            origin.correlation_id.as_ref(),
+        );
+        let number = self.next;
+        self.next += 1;
+        let notice = running.poll_timeout();
+        if notice < running.deadline() {
+            let at = wire.clock.micros(notice);
+            wire.wake(self.home.owner, at, Wake::Notice(number));
+        }
+        let (_, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), None));
+        let work = AtWork {
+            call,
+            message_id: request.message_id,
+            running,
+            origin,
+            record: None,
+            plan: Planned::Wait,
+            blocks: blocks.map(|_| Micros::MAX),
+        };
+        let after = blocks.unwrap_or(0);
+        if after == 0 {
+            self.start(wire, ledger, setting, number, work);
+        } else {
+            let last = wire.clock.micros(work.running.deadline()) + span(Running::GRACE);
+            let at = last.min(wire.now + after);
+            wire.wake(self.home.owner, at, Wake::Thread(number));
+            self.running.insert(number, work);
+        }
+    }
+
+    /// There is a thread for a handler that needs one, or no use for it any more.
+    pub(super) fn thread(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        number: u64,
+    ) {
+        let Some(work) = self.running.remove(&number) else {
+            return;
+        };
+        let cancelled = work.running.cancellation().is_cancelled();
+        if cancelled {
+            ledger.cancelled(work.origin.correlation_id.as_ref());
+        }
+        if cancelled || work.running.deadline() <= wire.instant() {
+            wire.trace("worker.no-thread", [self.number as u64, number, 0]);
+            self.finish(wire, ledger, setting, work, Ending::Expired);
+            self.begin_next(wire, ledger, setting);
+        } else {
+            self.start(wire, ledger, setting, number, work);
+        }
+    }
+
+    /// The handler is called.
+    fn start(
+        &mut self,
+        wire: &mut Wire,
+        ledger: &mut Ledger,
+        setting: &Setting,
+        number: u64,
+        mut work: AtWork,
+    ) {
+        let id = work.origin.correlation_id.as_ref();
+        self.watch.starts(ledger, setting, work.origin.taken, id);
+        work.record = ledger.executed(&Started {
+            correlation_id: id,
+            message_id: work.message_id.as_ref(),
             worker: self.number,
             life: self.home.owner.life,
         });
-        let (work, blocks) = setting.work(call).unwrap_or((Work::Answer(MS), false));
-        let (plan, takes) = match work {
-            Work::Answer(takes) => (Planned::Answer(call), takes),
+        let (what, _) = setting.work(work.call).unwrap_or((Work::Answer(MS), None));
+        let (plan, takes) = match what {
+            Work::Answer(takes) => (Planned::Answer(work.call), takes),
             Work::Fail(takes) => (Planned::Fail, takes),
             Work::Panic => (Planned::Panic, MS / 2),
             Work::Poison => (Planned::Kill, MS / 2),
             Work::Stuck => (Planned::TimeOut, Micros::MAX),
         };
-        let left = span(running.deadline().saturating_duration_since(wire.instant()));
+        let deadline = work.running.deadline();
+        let left = span(deadline.saturating_duration_since(wire.instant()));
         // One that cannot be stopped has a moment to come back by itself.
-        let most = if blocks {
-            left + span(Running::GRACE)
-        } else {
-            left
-        };
-        let number = self.next;
-        self.next += 1;
+        let most = left + work.blocks.map_or(0, |_| span(Running::GRACE));
         let returns = wire.now.saturating_add(takes);
-        let (plan, end) = if takes < most {
-            (plan, returns)
+        work.blocks = work.blocks.map(|_| returns);
+        let end = if takes < most {
+            work.plan = plan;
+            returns
         } else {
-            (Planned::TimeOut, wire.now + most)
+            work.plan = Planned::TimeOut;
+            wire.now + most
         };
         wire.wake(self.home.owner, end, Wake::Handler(number));
-        let notice = running.poll_timeout();
-        if notice < running.deadline() {
-            let at = wire.clock.micros(notice);
-            if at < end {
-                wire.wake(self.home.owner, at, Wake::Notice(number));
-            }
-        }
-        self.running.insert(
-            number,
-            AtWork {
-                running,
-                origin,
-                record,
-                plan,
-                blocks: blocks.then_some(returns),
-            },
-        );
+        self.running.insert(number, work);
     }
 
     /// A handler has run for so long that its caller should know.
@@ -259,6 +231,7 @@ impl Worker {
             ledger.cancelled(work.origin.correlation_id.as_ref());
         }
         let ending = match work.plan {
+            Planned::Wait => return Fate::Lives,
             Planned::Kill => return Fate::Dies,
             Planned::Answer(call) => Ending::Answered(Ok(Response {
                 body: answer(call).into(),
@@ -270,7 +243,7 @@ impl Worker {
                 if let Some(returns) = work.blocks {
                     let given_up = self.acceptor.give_up();
                     wire.wake(self.home.owner, returns, Wake::Returned(number));
-                    self.away.insert(number, given_up);
+                    self.away.insert(number, (work.origin.part(), given_up));
                 }
                 Ending::TimedOut
             }
@@ -288,7 +261,10 @@ impl Worker {
         ending: Ending,
     ) {
         if let Some(record) = work.record {
-            ledger.finished(record, !matches!(ending, Ending::Cancelled));
+            // What it says that was told to stop is no answer to keep, unless it is a result.
+            let stopped = work.running.cancellation().is_cancelled()
+                && !matches!(ending, Ending::Answered(Ok(_)));
+            ledger.finished(record, !stopped);
         }
         let Finished { settlement, joined } = work.running.finish(wire.instant(), ending);
         self.settle(wire, ledger, setting, settlement, work.origin);
@@ -297,7 +273,11 @@ impl Worker {
             let origin = Origin {
                 correlation_id: None,
                 generation: self.home.generation,
-                redelivered: true,
+                taken: Taken {
+                    at: wire.now,
+                    lives: None,
+                    redelivered: true,
+                },
                 joined: true,
                 turn: None,
             };

@@ -128,6 +128,7 @@ impl Claim {
         }
         let run = self.shared.duplicates.table().remove(key);
         self.ended = true;
+        let run = run.filter(|_| !is(Mutant::JoinedIsForgotten));
         run.map_or_else(Vec::new, |run| run.joined)
     }
 
