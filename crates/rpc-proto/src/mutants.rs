@@ -86,6 +86,8 @@ mutants! {
     ShedsForEver,
     /// What may have killed a worker runs among the others.
     SuspectsRunAmongOthers,
+    /// Nobody waits for a suspect, nor for what is passed on.
+    TurnsIgnored,
     /// A call that was not confirmed by its deadline is said not to have been executed.
     UnconfirmedIsNotExecuted,
     /// An error with a number that nobody defined reads as a success.

@@ -51,6 +51,8 @@ rules! {
     HonestExecuted = "honest-executed",
     /// "Not executed" is said of what did not run and never will.
     HonestNotExecuted = "honest-not-executed",
+    /// When a request kills its worker, that had no suspect in hand, nor one that it was passing on.
+    Isolation = "isolation",
     /// Calls end as lost with their connection, and with no other.
     LostIsLost = "lost-is-lost",
     /// After faults have stopped, everybody has a connection again.

@@ -5,6 +5,7 @@
 
 mod options;
 mod settle;
+mod turns;
 mod watch;
 mod work;
 
@@ -89,6 +90,10 @@ struct Origin {
     /// It is one of those that were answered together with another; which, only the machine knows.
     joined: bool,
     turn: Option<Turn>,
+    /// Since when it waits for its turn, and how long it does.
+    asked: Option<(Micros, Micros)>,
+    /// It has waited for that long, and went on.
+    forced: bool,
 }
 
 impl Origin {
@@ -370,6 +375,8 @@ impl Worker {
             redelivered: deliver.redelivered,
             joined: false,
             turn: self.acceptor.arrive(&accepted),
+            asked: None,
+            forced: false,
         };
         match accepted {
             Accepted::Forward(forward) => {

@@ -136,7 +136,7 @@ impl Worker {
         match then {
             Then::Forward(then) => match then.handle_publish(said) {
                 Forwarded::Run(job) => {
-                    origin.turn = None;
+                    (origin.turn, origin.asked) = (None, None);
                     self.waiting.push_back((*job, origin));
                     self.begin_next(wire, ledger, setting);
                 }

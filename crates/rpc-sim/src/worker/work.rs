@@ -1,8 +1,6 @@
 //! What runs in a worker: whose turn it is, and how a handler ends.
 
-use std::time::Instant;
-
-use rpc_proto::server::{Begun, Ending, Finished, Forward, Job, Part, Request, Response, Running};
+use rpc_proto::server::{Begun, Ending, Finished, Job, Request, Response, Running};
 use rpc_proto::{Status, TransportError};
 
 use super::{AtWork, Drain, Fate, Origin, Planned, Worker, answer};
@@ -15,80 +13,7 @@ use crate::time::{MS, Micros, span};
 use crate::wire::Wire;
 
 impl Worker {
-    /// Does what has its turn, and gives free slots to those that wait.
-    pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
-        self.turn_at = None;
-        loop {
-            if let Some((forward, origin)) = self.next_forward(wire.instant()) {
-                self.pass_on(wire, ledger, setting, forward, origin);
-            } else if let Some((job, origin)) = self.next_job(wire.instant()) {
-                self.begin(wire, ledger, setting, job, origin);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn next_forward(&mut self, now: Instant) -> Option<(Forward, Origin)> {
-        for place in 0..self.forwards.len() {
-            let (_, until, origin) = &mut self.forwards[place];
-            let wait = origin
-                .turn
-                .as_mut()
-                .and_then(|turn| turn.poll_begin(now, *until));
-            if self.has_turn(wait) {
-                let (forward, _, origin) = self.forwards.remove(place)?;
-                return Some((forward, origin));
-            }
-        }
-        None
-    }
-
-    /// Those that may not begin any more need neither slot nor turn, and a suspect no slot.
-    fn next_job(&mut self, now: Instant) -> Option<(Job, Origin)> {
-        if self.drain == Drain::Stopped {
-            return self.waiting.pop_front();
-        }
-        let mut free = self.concurrency.saturating_sub(self.busy());
-        for place in 0..self.waiting.len() {
-            let (job, origin) = &mut self.waiting[place];
-            if origin.part() == Part::Work {
-                if free == 0 {
-                    continue;
-                }
-                free -= 1;
-                if origin.turn.is_none() {
-                    origin.turn = self.acceptor.work();
-                }
-            }
-            let deadline = job.deadline();
-            let wait = origin
-                .turn
-                .as_mut()
-                .and_then(|turn| turn.poll_begin(now, deadline));
-            if self.has_turn(wait) {
-                return self.waiting.remove(place);
-            }
-        }
-        None
-    }
-
-    /// Whether something need not wait; else looks at it again then.
-    fn has_turn(&mut self, wait: Option<Instant>) -> bool {
-        self.turn_at = [self.turn_at, wait].into_iter().flatten().min();
-        wait.is_none()
-    }
-
-    /// Slots that are taken: by handlers that run, and by those that were given up when too many
-    /// were already.
-    fn busy(&self) -> usize {
-        let lost = self.away.values().filter(|given_up| given_up.is_none());
-        let apart = |work: &&AtWork| work.origin.part() == Part::Suspect;
-        let running = self.running.values().filter(|work| !apart(work));
-        running.count() + lost.count()
-    }
-
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         wire: &mut Wire,
         ledger: &mut Ledger,
@@ -247,7 +172,10 @@ impl Worker {
             ledger.cancelled(work.origin.correlation_id.as_ref());
         }
         let ending = match work.plan {
-            Planned::Kill => return Fate::Dies,
+            Planned::Kill => {
+                self.dies(ledger, &work.origin);
+                return Fate::Dies;
+            }
             Planned::Answer(call) => Ending::Answered(Ok(Response {
                 body: answer(call).into(),
                 content_type: None,
@@ -288,6 +216,8 @@ impl Worker {
                 redelivered: true,
                 joined: true,
                 turn: None,
+                asked: None,
+                forced: false,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }
