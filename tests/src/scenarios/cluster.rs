@@ -58,14 +58,15 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let stage = Stage::set(setting, ground, QueueChoice::Quorum)?;
     let workers = Worker::crew(&stage.contract(), WORKERS)?;
     let session = stage.patient_session(TIMEOUT)?;
-    let load = Load::of(setting, TIMEOUT);
+    // What an operator does to a cluster takes its time, and each kill is to be one under load.
+    let load = Load::of(setting, TIMEOUT).without_end();
     let kills = u64::from(setting.numbers.faults);
     let mut killed = Vec::new();
     let over = AtomicBool::new(false);
     let casts = load::run(&session, &load, &stage.book, setting, || {
         thread::scope(|scope| {
             let casting = scope.spawn(|| cast(&stage, &over));
-            let struck = strike(&stage, &load, ground, kills, &mut killed);
+            let struck = strike(&stage, ground, kills, &mut killed);
             over.store(true, Ordering::SeqCst);
             let casts = casting.join();
             struck?;
@@ -91,6 +92,16 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     report.figure("kills", killed.len() as u64);
     report.millis("first_ok_after_kill_ms", resumed);
     report.millis("longest_pause_ms", pause);
+    report.require(resumed <= PAUSE, || {
+        format!("the first call was answered {resumed:?} after a kill")
+    });
+    let (calls, least) = (
+        report.tally.calls,
+        setting.numbers.calls / (kills + 1) * (kills + 1),
+    );
+    report.require(calls >= least, || {
+        format!("{calls} of {least} calls were made")
+    });
     report.require(pause <= PAUSE, || {
         format!("no call was answered for {pause:?}")
     });
@@ -126,7 +137,6 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
 /// Kills the leader's node, again and again, and notes when.
 fn strike(
     stage: &Stage<'_>,
-    load: &Load,
     ground: &mut Ground,
     kills: u64,
     killed: &mut Vec<Micros>,
@@ -134,9 +144,13 @@ fn strike(
     let Ground::Cluster(cluster) = ground else {
         anyhow::bail!("the scenario breaks a cluster");
     };
-    for kill in 1..=kills {
-        let due = load.calls * kill / (kills + 1);
-        if !stage.book.wait_for(due, PATIENCE, || false) {
+    let share = stage.setting.numbers.calls / (kills + 1);
+    let some_more = || {
+        let due = stage.book.ended() + share;
+        stage.book.wait_for(due, PATIENCE, || false)
+    };
+    for _ in 0..kills {
+        if !some_more() {
             break;
         }
         let leader = cluster.leader(stage.queue.as_str())?;
@@ -146,11 +160,10 @@ fn strike(
         killed.push(at);
         // The others alone, for a while.
         let meanwhile = stage.book.ended() + stage.setting.numbers.in_flight as u64 * 4;
-        stage
-            .book
-            .wait_for(meanwhile.min(load.calls), TIMEOUT, || false);
+        stage.book.wait_for(meanwhile, TIMEOUT, || false);
         cluster.nodes_mut()[leader].restart()?;
     }
+    some_more();
     Ok(())
 }
 

@@ -51,7 +51,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let session = stage.patient_session(TIMEOUT)?;
     let ends = Scratch::new()?;
     let before = ground.queues()?.context("the names of all queues")?;
-    let load = Load::of(setting, TIMEOUT);
+    // Whoever is killed is not alone.
+    let load = Load::of(setting, TIMEOUT).without_end();
+    let least = setting.numbers.calls;
     let kills = u64::from(setting.numbers.faults);
     let mut killed: Vec<Ends> = Vec::new();
     load::run(&session, &load, &stage.book, setting, || -> Result<()> {
@@ -59,13 +61,14 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
             let keys_from = THEIRS + kill * KEYS_EACH;
             let victim =
                 Victim::start(setting, &stage.place, &stage.queue, keys_from, ends.path())?;
-            let due = load.calls * kill / (kills + 1);
+            let due = least * kill / (kills + 1);
             let in_time = stage.book.wait_for(due, PATIENCE, || false);
             killed.push(victim.kill()?);
             if !in_time {
                 break;
             }
         }
+        stage.book.wait_for(least, PATIENCE, || false);
         Ok(())
     })?;
     let deadline = Instant::now() + GONE;
@@ -100,6 +103,10 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         sum(|ends| ends.failed),
     );
     report.figure("kills", killed.len() as u64);
+    let calls = report.tally.calls;
+    report.require(calls >= least, || {
+        format!("{calls} of {least} calls were made")
+    });
     report.figure("answered_before_the_kill", right);
     report.figure("executed_for_the_dead", runs.len() as u64);
     report.figure("queues_left", left.len() as u64);

@@ -14,6 +14,7 @@ mod misdeeds;
 mod overload;
 mod poison;
 mod proxy_chaos;
+mod queues;
 mod retry_storm;
 mod sim;
 mod stage;
@@ -43,11 +44,11 @@ pub(crate) const ALL: &[Scenario] = &[
     absent::CREDENTIALS,
     frozen::ZOMBIE,
     frozen::BROKER,
-    misdeeds::CLOSING,
-    misdeeds::TIMEOUT,
-    misdeeds::CANCELLED,
+    queues::CLOSING,
+    queues::TIMEOUT,
+    queues::CANCELLED,
     misdeeds::STUCK,
     misdeeds::PANICS,
     misdeeds::SELF_LOOP,
-    misdeeds::FULL,
+    queues::FULL,
 ];

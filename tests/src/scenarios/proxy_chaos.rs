@@ -54,8 +54,11 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let faults = u64::from(setting.numbers.faults);
     let counts = load::run(&session, &load, &stage.book, setting, || {
         let mut chaos = Chaos::new(setting.seed);
+        let before = |fault: u64| load.calls * fault / (faults + 1);
         for fault in 1..=faults {
-            let due = load.calls * fault / (faults + 1);
+            let due = before(fault);
+            // No fault is for an idle network.
+            load.let_begin(before(fault + 1));
             if !stage.book.wait_for(due, PATIENCE, || false) {
                 break;
             }
