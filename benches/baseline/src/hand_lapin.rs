@@ -1,0 +1,185 @@
+//! lapin by hand, all that is at hand together: the best shape known.
+//!
+//! One thread on each side. Deliveries are drained in batches; the publishes of a batch are handed
+//! over first and awaited then, so that lapin's I/O thread writes them together and wakes us once;
+//! one acknowledgement stands for a batch.
+
+use std::time::Instant;
+
+use amqp_broker::AmqpUrl;
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use futures_util::stream::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+
+use crate::cell::Cell;
+use crate::meter::Tally;
+use crate::open::OpenCalls;
+
+/// Makes calls until it is told to stop.
+pub(crate) async fn call(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally) -> Result<()> {
+    let body = cell.body();
+    let (_connection, channel) = connect(url, cell).await?;
+    let (inbox, consumer) = open_inbox(&channel).await?;
+    let queue = ShortString::from(&*cell.queue);
+    let mut calls = OpenCalls::default();
+    let request = |calls: &mut OpenCalls| {
+        let id = calls.open(Instant::now());
+        let properties = BasicProperties::default()
+            .with_correlation_id(id.to_string().into())
+            .with_reply_to(inbox.clone());
+        publish(&channel, queue.clone(), &body, properties, cell.confirms)
+    };
+    let mut batches = consumer.ready_chunks(BATCH);
+    let mut requests: Vec<_> = (0..share).map(|_| request(&mut calls)).collect();
+    loop {
+        try_join_all(requests.drain(..)).await?;
+        if calls.len() == 0 {
+            return Ok(());
+        }
+        let batch = batches.next().await.context("the inbox ended")?;
+        for reply in batch {
+            let reply = reply?;
+            ensure!(reply.data == body, "an answer is not what was asked");
+            if let Some(since) = calls.close(correlation_id(&reply).as_bytes()) {
+                tally.answered(since);
+                if tally.goes_on() {
+                    requests.push(request(&mut calls));
+                }
+            }
+        }
+    }
+}
+
+/// Answers requests until the connection ends.
+pub(crate) async fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Result<()> {
+    let (_connection, channel) = connect(url, cell).await?;
+    let mut batches = open_queue(&channel, cell).await?.ready_chunks(BATCH);
+    ready();
+    let mut requests = Vec::new();
+    while let Some(batch) = batches.next().await {
+        requests.clear();
+        for request in batch {
+            requests.push(request?);
+        }
+        let replies = requests.iter().map(|request| {
+            let inbox = request.properties.reply_to().clone().unwrap_or_default();
+            let properties =
+                BasicProperties::default().with_correlation_id(correlation_id(request).into());
+            publish(&channel, inbox, &request.data, properties, cell.confirms)
+        });
+        try_join_all(replies).await?;
+        if let Some(last) = requests.last() {
+            let options = BasicAckOptions { multiple: true };
+            channel.basic_ack(last.delivery_tag, options).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes, and ends when the message is written, or, where the broker confirms, confirmed.
+pub(crate) async fn publish(
+    channel: &Channel,
+    queue: ShortString,
+    body: &[u8],
+    properties: BasicProperties,
+    mandatory: bool,
+) -> Result<()> {
+    let options = BasicPublishOptions {
+        mandatory,
+        immediate: false,
+    };
+    let written = channel.basic_publish(ShortString::default(), queue, options, body, properties);
+    let confirmation = written.await?.await?;
+    ensure!(
+        matches!(
+            confirmation,
+            Confirmation::Ack(None) | Confirmation::NotRequested
+        ),
+        "the broker refused or returned a message"
+    );
+    Ok(())
+}
+
+pub(crate) async fn connect(url: &AmqpUrl, cell: &Cell) -> Result<(Connection, Channel)> {
+    let uri = format!(
+        "amqp://{}:{}@{}:{}/{}",
+        url.username(),
+        url.expose_password(),
+        url.host(),
+        url.port(),
+        percent_encoding::utf8_percent_encode(url.vhost(), percent_encoding::NON_ALPHANUMERIC)
+    );
+    let connection = Connection::connect(&uri, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    if cell.confirms {
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+    }
+    Ok((connection, channel))
+}
+
+pub(crate) async fn open_inbox(channel: &Channel) -> Result<(ShortString, Consumer)> {
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare(ShortString::default(), options, FieldTable::default())
+        .await?;
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    let inbox = queue.name().clone();
+    let consumer = channel
+        .basic_consume(
+            inbox.clone(),
+            ShortString::default(),
+            options,
+            FieldTable::default(),
+        )
+        .await?;
+    Ok((inbox, consumer))
+}
+
+pub(crate) async fn open_queue(channel: &Channel, cell: &Cell) -> Result<Consumer> {
+    let queue = ShortString::from(&*cell.queue);
+    let options = QueueDeclareOptions {
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue.clone(), options, FieldTable::default())
+        .await?;
+    channel
+        .basic_qos(cell.prefetch.get(), BasicQosOptions::default())
+        .await?;
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(
+        queue,
+        ShortString::default(),
+        options,
+        FieldTable::default(),
+    );
+    Ok(consumer.await?)
+}
+
+pub(crate) fn correlation_id(delivery: &Delivery) -> &str {
+    delivery
+        .properties
+        .correlation_id()
+        .as_ref()
+        .map_or("", ShortString::as_str)
+}
+
+/// The most deliveries that are taken together.
+const BATCH: usize = 256;

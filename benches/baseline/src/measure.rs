@@ -1,0 +1,215 @@
+//! Runs one cell: starts workers and callers, lets them warm up, and looks at all counts at both
+//! ends of the window.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amqp_broker::AmqpUrl;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+
+use crate::cell::Cell;
+use crate::meter::{Meter, Stage};
+use crate::program::Allocations;
+use crate::roles;
+use crate::usage::Usage;
+use crate::worker::Worker;
+
+/// How long is measured, and whom to look at.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Seconds to measure
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// Seconds of calls before that
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) warm_up: f64,
+    /// The process of the broker, whose processor time is told too
+    #[arg(long)]
+    pub(crate) broker_pid: Option<u32>,
+}
+
+/// What is printed of one cell.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    #[serde(flatten)]
+    cell: Cell,
+    seconds: f64,
+    calls: u64,
+    calls_per_second: f64,
+    /// Microseconds from sending a request to having its answer.
+    latency_us: Latency,
+    /// Microseconds of processor time for each call.
+    cpu_us: Each,
+    /// For each call; absent where nobody counts.
+    allocations: Option<Each>,
+    /// Resident memory at the end, in MiB.
+    memory_mib: Each,
+}
+
+/// A figure for each of the parties.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Each {
+    caller: f64,
+    /// Absent where the worker is in the same process.
+    worker: Option<f64>,
+    /// Absent where there is none, or it is somebody else's.
+    broker: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+/// Makes the calls of a cell and counts them.
+pub(crate) fn run(
+    url: &str,
+    mut cell: Cell,
+    options: &Options,
+    allocations: Option<Allocations>,
+) -> Result<Outcome> {
+    if cell.queue.is_empty() {
+        cell.queue = format!("rpc-bench.{}", uuid::Uuid::new_v4().simple());
+    }
+    let address: AmqpUrl = url.parse()?;
+    let mut parties = Parties {
+        workers: Vec::new(),
+        broker: options.broker_pid,
+        allocations,
+    };
+    for _ in 0..cell.workers.get() {
+        parties.workers.push(Worker::start(url, &cell)?);
+    }
+    let meter = Meter::new();
+    let (sender, ended) = mpsc::channel();
+    let (calling, of) = (Arc::clone(&meter), cell.clone());
+    thread::spawn(move || {
+        // Where nobody waits for it, an error was found before.
+        let _ = sender.send(roles::call(&address, &of, &calling));
+    });
+
+    let begun = Instant::now();
+    while meter.stage() == Stage::Opening {
+        ensure!(begun.elapsed() < LIMIT, "no call was answered in time");
+        watch(&ended, Duration::from_millis(1))?;
+    }
+    watch(&ended, Duration::from_secs_f64(options.warm_up))?;
+    let before = parties.look()?;
+    meter.set(Stage::Measuring);
+    watch(&ended, Duration::from_secs_f64(options.seconds))?;
+    meter.set(Stage::Stopping);
+    let after = parties.look()?;
+    ended
+        .recv_timeout(LIMIT)
+        .context("the last calls were not answered in time")??;
+
+    let latencies = meter.take();
+    let calls = latencies.len();
+    ensure!(calls > 0, "no call was answered while it was measured");
+    let seconds = (after.at - before.at).as_secs_f64();
+    let per_call = |after: Duration, before: Duration| {
+        after.saturating_sub(before).as_secs_f64() * 1e6 / calls as f64
+    };
+    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(Outcome {
+        seconds,
+        calls,
+        calls_per_second: calls as f64 / seconds,
+        latency_us: Latency {
+            mean: latencies.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: latencies.max() as f64 / 1e3,
+        },
+        cpu_us: after.each(&before, |after, before| {
+            per_call(after.processor, before.processor)
+        }),
+        memory_mib: after.each(&before, |after, _| after.memory as f64 / f64::from(1 << 20)),
+        allocations: allocations.map(|_| {
+            let per_call = |[after, before]: [u64; 2]| (after - before) as f64 / calls as f64;
+            Each {
+                caller: per_call([after.allocations.0, before.allocations.0]),
+                worker: after
+                    .workers
+                    .map(|_| per_call([after.allocations.1, before.allocations.1])),
+                broker: None,
+            }
+        }),
+        cell,
+    })
+}
+
+/// Waits, and fails as soon as the callers have ended.
+fn watch(ended: &Receiver<Result<()>>, time: Duration) -> Result<()> {
+    match ended.recv_timeout(time) {
+        Err(RecvTimeoutError::Timeout) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) | Err(RecvTimeoutError::Disconnected) => bail!("the callers ended too early"),
+    }
+}
+
+struct Parties {
+    workers: Vec<Worker>,
+    broker: Option<u32>,
+    allocations: Option<Allocations>,
+}
+
+/// All counts at one moment.
+struct Look {
+    at: Instant,
+    caller: Usage,
+    workers: Option<Usage>,
+    broker: Option<Usage>,
+    /// Of the caller and of all workers.
+    allocations: (u64, u64),
+}
+
+impl Parties {
+    fn look(&mut self) -> Result<Look> {
+        let mut workers = None;
+        let mut allocated = 0;
+        for worker in &mut self.workers {
+            let usage = Usage::of(Some(worker.pid()))?;
+            let sum: &mut Usage = workers.get_or_insert_default();
+            sum.processor += usage.processor;
+            sum.memory += usage.memory;
+            if self.allocations.is_some() {
+                allocated += worker.allocations()?;
+            }
+        }
+        let broker = self.broker.map(|pid| Usage::of(Some(pid))).transpose()?;
+        Ok(Look {
+            allocations: (self.allocations.map_or(0, |count| count()), allocated),
+            caller: Usage::of(None)?,
+            workers,
+            broker,
+            at: Instant::now(),
+        })
+    }
+}
+
+impl Look {
+    fn each(&self, before: &Self, figure: impl Fn(&Usage, &Usage) -> f64) -> Each {
+        let both = |after: &Option<Usage>, before: &Option<Usage>| {
+            Some(figure(after.as_ref()?, before.as_ref()?))
+        };
+        Each {
+            caller: figure(&self.caller, &before.caller),
+            worker: both(&self.workers, &before.workers),
+            broker: both(&self.broker, &before.broker),
+        }
+    }
+}
+
+/// How long the first and the last answer may take.
+const LIMIT: Duration = Duration::from_secs(60);

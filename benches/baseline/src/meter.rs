@@ -1,0 +1,131 @@
+//! Counts and times the answers that come within the window that is measured.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// No call has been answered yet.
+    Opening,
+    /// Calls are made, and not counted.
+    WarmingUp,
+    Measuring,
+    /// No further call is made.
+    Stopping,
+}
+
+/// What all callers of a run share.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    stage: AtomicU8,
+    /// Several, so that threads seldom meet at one.
+    shards: Box<[Mutex<Histogram<u32>>]>,
+}
+
+impl Meter {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stage: AtomicU8::new(Stage::Opening as u8),
+            shards: (0..SHARDS).map(|_| Mutex::new(empty())).collect(),
+        })
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            opening if opening == Stage::Opening as u8 => Stage::Opening,
+            warming if warming == Stage::WarmingUp as u8 => Stage::WarmingUp,
+            measuring if measuring == Stage::Measuring as u8 => Stage::Measuring,
+            _ => Stage::Stopping,
+        }
+    }
+
+    pub(crate) fn set(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// For the caller of this number.
+    pub(crate) fn tally(self: &Arc<Self>, caller: usize) -> Tally {
+        Tally {
+            meter: Arc::clone(self),
+            shard: caller % SHARDS,
+        }
+    }
+
+    /// The latencies of all calls that were counted, in nanoseconds; they are forgotten here.
+    pub(crate) fn take(&self) -> Histogram<u32> {
+        let mut all = empty();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            // They have the same bounds, or it could fail.
+            let _ = all.add(&*shard);
+            shard.reset();
+        }
+        all
+    }
+}
+
+/// What one caller counts with.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    meter: Arc<Meter>,
+    shard: usize,
+}
+
+impl Tally {
+    /// Whether a further call is to be made.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.meter.stage() != Stage::Stopping
+    }
+
+    /// Counts a call that began at `since` and was answered now.
+    pub(crate) fn answered(&self, since: Instant) {
+        match self.meter.stage() {
+            Stage::Opening => self.meter.set(Stage::WarmingUp),
+            Stage::Measuring => {
+                let latency = u64::try_from(since.elapsed().as_nanos()).unwrap_or(LONGEST);
+                let shard = &self.meter.shards[self.shard];
+                let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.saturating_record(latency);
+            }
+            Stage::WarmingUp | Stage::Stopping => {}
+        }
+    }
+}
+
+fn empty() -> Histogram<u32> {
+    // Cannot fail with these bounds.
+    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+const SHARDS: usize = 8;
+
+/// Two minutes, in nanoseconds.
+const LONGEST: u64 = 120_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_calls_of_the_window_are_counted() {
+        let meter = Meter::new();
+        let tally = meter.tally(9);
+        let now = Instant::now();
+        tally.answered(now);
+        assert_eq!(meter.stage(), Stage::WarmingUp);
+        tally.answered(now);
+        meter.set(Stage::Measuring);
+        tally.answered(now);
+        meter.tally(2).answered(now);
+        meter.set(Stage::Stopping);
+        tally.answered(now);
+        assert!(!tally.goes_on());
+        assert_eq!(meter.take().len(), 2);
+        assert_eq!(meter.take().len(), 0);
+    }
+}

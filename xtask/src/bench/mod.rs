@@ -1,0 +1,43 @@
+//! `cargo xtask bench`: criterion's benchmarks, and measurements that need more than one process.
+
+mod cell;
+mod compare;
+mod criterion;
+mod environment;
+mod statistics;
+mod table;
+mod targets;
+
+use anyhow::Result;
+
+use crate::Verdict;
+
+/// Options of `bench`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Arguments for the criterion benchmarks, such as a part of a benchmark's name
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Compare ours with hand-written loops on the bare client libraries, in turns, in one run
+    ///
+    /// Caller, worker and broker are processes of their own. Each row is measured once in every
+    /// round; a ratio is the median of the ratios of the rounds. Exits with 1 when a row could not
+    /// be measured; a missed target is told, and no failure.
+    Compare(compare::Options),
+}
+
+/// The command `bench`.
+pub(crate) fn run(options: &Options) -> Result<Verdict> {
+    match &options.command {
+        None => criterion::run(&options.args),
+        Some(Command::Compare(options)) => compare::run(options),
+    }
+}
