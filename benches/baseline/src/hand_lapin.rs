@@ -1,14 +1,15 @@
 //! lapin by hand, all that is at hand together: the best shape known.
 //!
-//! One thread on each side. Deliveries are drained in batches; the publishes of a batch are handed
-//! over first and awaited then, so that lapin's I/O thread writes them together and wakes us once;
-//! one acknowledgement stands for a batch.
+//! One thread on each side, and deliveries drained in batches, with one acknowledgement for each.
+//! With confirms the publishes of a batch are handed over first and awaited then, all at once.
+//! Without, nothing is awaited: lapin has a message when its future was first polled, what is
+//! written a moment later is no promise, and an error of the connection ends the consumer too.
 
 use std::time::Instant;
 
 use amqp_broker::AmqpUrl;
 use anyhow::{Context, Result, ensure};
-use futures_util::future::try_join_all;
+use futures_util::future::{FutureExt, try_join_all};
 use futures_util::stream::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -39,7 +40,7 @@ pub(crate) async fn call(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally
     let mut batches = consumer.ready_chunks(BATCH);
     let mut requests: Vec<_> = (0..share).map(|_| request(&mut calls)).collect();
     loop {
-        try_join_all(requests.drain(..)).await?;
+        hand_over(requests.drain(..), cell.confirms).await?;
         if calls.len() == 0 {
             return Ok(());
         }
@@ -74,10 +75,26 @@ pub(crate) async fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Re
                 BasicProperties::default().with_correlation_id(correlation_id(request).into());
             publish(&channel, inbox, &request.data, properties, cell.confirms)
         });
-        try_join_all(replies).await?;
+        hand_over(replies, cell.confirms).await?;
         if let Some(last) = requests.last() {
             let options = BasicAckOptions { multiple: true };
-            channel.basic_ack(last.delivery_tag, options).await?;
+            let ack = channel.basic_ack(last.delivery_tag, options);
+            ack.now_or_never().transpose()?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives lapin a batch, and waits until the broker has confirmed it, where it does.
+async fn hand_over(
+    publishes: impl Iterator<Item = impl Future<Output = Result<()>>>,
+    confirms: bool,
+) -> Result<()> {
+    if confirms {
+        try_join_all(publishes).await?;
+    } else {
+        for publish in publishes {
+            publish.now_or_never().transpose()?;
         }
     }
     Ok(())
