@@ -4,6 +4,7 @@ mod cell;
 mod compare;
 mod criterion;
 mod environment;
+mod instructions;
 mod statistics;
 mod table;
 mod targets;
@@ -32,6 +33,13 @@ enum Command {
     /// round; a ratio is the median of the ratios of the rounds. Exits with 1 when a row could not
     /// be measured; a missed target is told, and no failure.
     Compare(compare::Options),
+
+    /// Count the instructions of a call without I/O, and compare with the committed counts
+    ///
+    /// A count does not depend on how busy the machine is, so this fits a gate. It needs valgrind,
+    /// which is installed if it may be. Exits with 1 when a count differs by more than 3 %, to
+    /// whichever side: `--bless` commits to the new ones.
+    Instructions(instructions::Options),
 }
 
 /// The command `bench`.
@@ -39,5 +47,6 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     match &options.command {
         None => criterion::run(&options.args),
         Some(Command::Compare(options)) => compare::run(options),
+        Some(Command::Instructions(options)) => instructions::run(*options),
     }
 }
