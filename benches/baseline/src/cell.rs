@@ -18,6 +18,8 @@ pub(crate) enum What {
     LapinSteps,
     /// amiquip by hand, on a socket without Nagle's algorithm
     Amiquip,
+    /// amqprs by hand
+    Amqprs,
     /// Ours on lapin, async
     OursLapin,
     /// Ours on lapin, blocking
@@ -26,6 +28,26 @@ pub(crate) enum What {
     OursAmiquip,
     /// Ours on amiquip, async
     OursAmiquipAsync,
+    /// Ours on the in-process broker, async
+    OursMemory,
+    /// Ours on the in-process broker, blocking
+    OursMemoryBlocking,
+    /// tarpc over its channel inside the process
+    Tarpc,
+    /// Two threads that send to and fro by channels of the standard library
+    Mpsc,
+    /// The decisions of one call's whole life and nothing else
+    Machines,
+}
+
+impl What {
+    /// Whether there is a broker, and workers in processes of their own.
+    pub(crate) const fn is_on_a_broker(self) -> bool {
+        !matches!(
+            self,
+            Self::OursMemory | Self::OursMemoryBlocking | Self::Tarpc | Self::Mpsc | Self::Machines
+        )
+    }
 }
 
 /// The conditions, which are the same for all that are compared.

@@ -1,16 +1,18 @@
 //! lapin by hand, all that is at hand together: the best shape known.
 //!
 //! One thread on each side, and deliveries drained in batches, with one acknowledgement for each.
-//! With confirms the publishes of a batch are handed over first and awaited then, all at once.
-//! Without, nothing is awaited: lapin has a message when its future was first polled, what is
+//! With confirms all publishes are handed over at once, and looked at again when lapin says so.
+//! Without, nothing is awaited: lapin has a message when its future was first polled, that it was
 //! written a moment later is no promise, and an error of the connection ends the consumer too.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Instant;
 
 use amqp_broker::AmqpUrl;
 use anyhow::{Context, Result, ensure};
-use futures_util::future::{FutureExt, try_join_all};
-use futures_util::stream::StreamExt;
+use futures_util::future::FutureExt;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
@@ -19,6 +21,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 
+use crate::arrivals::Arrivals;
 use crate::cell::Cell;
 use crate::meter::Tally;
 use crate::open::OpenCalls;
@@ -30,32 +33,48 @@ pub(crate) async fn call(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally
     let (inbox, consumer) = open_inbox(&channel).await?;
     let queue = ShortString::from(&*cell.queue);
     let mut calls = OpenCalls::default();
-    let request = |calls: &mut OpenCalls| {
-        let id = calls.open(Instant::now());
+    let mut unconfirmed = FuturesUnordered::new();
+    let request = |calls: &mut OpenCalls, since: Instant| {
         let properties = BasicProperties::default()
-            .with_correlation_id(id.to_string().into())
+            .with_correlation_id(calls.open(since).to_string().into())
             .with_reply_to(inbox.clone());
         publish(&channel, queue.clone(), &body, properties, cell.confirms)
     };
     let mut batches = consumer.ready_chunks(BATCH);
-    let mut requests: Vec<_> = (0..share).map(|_| request(&mut calls)).collect();
-    loop {
-        hand_over(requests.drain(..), cell.confirms).await?;
-        if calls.len() == 0 {
-            return Ok(());
-        }
-        let batch = batches.next().await.context("the inbox ended")?;
-        for reply in batch {
+    let mut arrivals = Arrivals::new(cell, share, tally);
+    let mut due = Vec::new();
+    while arrivals.go_on() || calls.len() > 0 {
+        let batch = poll_fn(|context| {
+            while let Poll::Ready(Some(confirmed)) = unconfirmed.poll_next_unpin(context) {
+                confirmed?;
+            }
+            arrivals.poll(context, &mut due);
+            match batches.poll_next_unpin(context) {
+                Poll::Ready(batch) => Poll::Ready(batch.context("the inbox ended")),
+                Poll::Pending if due.is_empty() && (arrivals.go_on() || calls.len() > 0) => {
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(Ok(Vec::new())),
+            }
+        });
+        for reply in batch.await? {
             let reply = reply?;
             ensure!(reply.data == body, "an answer is not what was asked");
             if let Some(since) = calls.close(correlation_id(&reply).as_bytes()) {
                 tally.answered(since);
-                if tally.goes_on() {
-                    requests.push(request(&mut calls));
-                }
+                arrivals.answered(&mut due);
+            }
+        }
+        for since in due.drain(..) {
+            let request = request(&mut calls, since);
+            if cell.confirms {
+                unconfirmed.push(request);
+            } else {
+                request.now_or_never().transpose()?;
             }
         }
     }
+    Ok(())
 }
 
 /// Answers requests until the connection ends.
@@ -63,41 +82,44 @@ pub(crate) async fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Re
     let (_connection, channel) = connect(url, cell).await?;
     let mut batches = open_queue(&channel, cell).await?.ready_chunks(BATCH);
     ready();
-    let mut requests = Vec::new();
-    while let Some(batch) = batches.next().await {
-        requests.clear();
-        for request in batch {
-            requests.push(request?);
-        }
-        let replies = requests.iter().map(|request| {
-            let inbox = request.properties.reply_to().clone().unwrap_or_default();
-            let properties =
-                BasicProperties::default().with_correlation_id(correlation_id(request).into());
-            publish(&channel, inbox, &request.data, properties, cell.confirms)
+    let mut unconfirmed = FuturesOrdered::new();
+    loop {
+        let mut done = None;
+        let batch = poll_fn(|context| {
+            while let Poll::Ready(Some(confirmed)) = unconfirmed.poll_next_unpin(context) {
+                done = Some(confirmed?);
+            }
+            match batches.poll_next_unpin(context) {
+                Poll::Ready(batch) => Poll::Ready(batch.context("the consumer ended")),
+                Poll::Pending if done.is_none() => Poll::Pending,
+                Poll::Pending => Poll::Ready(Ok(Vec::new())),
+            }
         });
-        hand_over(replies, cell.confirms).await?;
-        if let Some(last) = requests.last() {
-            let options = BasicAckOptions { multiple: true };
-            let ack = channel.basic_ack(last.delivery_tag, options);
+        for request in batch.await? {
+            let request = request?;
+            let tag = request.delivery_tag;
+            let reply = answer(&channel, request, cell.confirms);
+            if cell.confirms {
+                unconfirmed.push_back(reply);
+            } else {
+                reply.now_or_never().transpose()?;
+                done = Some(tag);
+            }
+        }
+        if let Some(done) = done {
+            let ack = channel.basic_ack(done, BasicAckOptions { multiple: true });
             ack.now_or_never().transpose()?;
         }
     }
-    Ok(())
 }
 
-/// Gives lapin a batch, and waits until the broker has confirmed it, where it does.
-async fn hand_over(
-    publishes: impl Iterator<Item = impl Future<Output = Result<()>>>,
-    confirms: bool,
-) -> Result<()> {
-    if confirms {
-        try_join_all(publishes).await?;
-    } else {
-        for publish in publishes {
-            publish.now_or_never().transpose()?;
-        }
-    }
-    Ok(())
+/// Replies, and tells which delivery can be acknowledged then.
+async fn answer(channel: &Channel, request: Delivery, confirms: bool) -> Result<u64> {
+    let inbox = request.properties.reply_to().clone().unwrap_or_default();
+    let properties =
+        BasicProperties::default().with_correlation_id(correlation_id(&request).into());
+    publish(channel, inbox, &request.data, properties, confirms).await?;
+    Ok(request.delivery_tag)
 }
 
 /// Publishes, and ends when the message is written, or, where the broker confirms, confirmed.

@@ -4,11 +4,14 @@
 //! is the caller; the workers are further processes, of the same program, so that the processor
 //! time of each can be told apart.
 
+mod arrivals;
 mod cell;
 mod floor;
 mod hand_amiquip;
+mod hand_amqprs;
 mod hand_lapin;
 mod hand_lapin_tasks;
+mod in_process;
 mod measure;
 mod meter;
 mod open;

@@ -67,11 +67,13 @@ struct Latency {
     p99: f64,
     p999: f64,
     max: f64,
+    /// Each with what it is.
+    quantiles: Vec<(f64, f64)>,
 }
 
 /// Makes the calls of a cell and counts them.
 pub(crate) fn run(
-    url: &str,
+    url: Option<&str>,
     mut cell: Cell,
     options: &Options,
     allocations: Option<Allocations>,
@@ -79,21 +81,23 @@ pub(crate) fn run(
     if cell.queue.is_empty() {
         cell.queue = format!("rpc-bench.{}", uuid::Uuid::new_v4().simple());
     }
-    let address: AmqpUrl = url.parse()?;
+    let address: Option<AmqpUrl> = url.map(str::parse).transpose()?;
     let mut parties = Parties {
         workers: Vec::new(),
-        broker: options.broker_pid,
+        broker: options.broker_pid.filter(|_| cell.what.is_on_a_broker()),
         allocations,
     };
-    for _ in 0..cell.workers.get() {
-        parties.workers.push(Worker::start(url, &cell)?);
+    if let Some(url) = url.filter(|_| cell.what.is_on_a_broker()) {
+        for _ in 0..cell.workers.get() {
+            parties.workers.push(Worker::start(url, &cell)?);
+        }
     }
     let meter = Meter::new();
     let (sender, ended) = mpsc::channel();
     let (calling, of) = (Arc::clone(&meter), cell.clone());
     thread::spawn(move || {
         // Where nobody waits for it, an error was found before.
-        let _ = sender.send(roles::call(&address, &of, &calling));
+        let _ = sender.send(roles::call(address.as_ref(), &of, &calling));
     });
 
     let begun = Instant::now();
@@ -130,6 +134,7 @@ pub(crate) fn run(
             p99: at(0.99),
             p999: at(0.999),
             max: latencies.max() as f64 / 1e3,
+            quantiles: QUANTILES.map(|quantile| (quantile, at(quantile))).to_vec(),
         },
         cpu_us: after.each(&before, |after, before| {
             per_call(after.processor, before.processor)
@@ -213,3 +218,8 @@ impl Look {
 
 /// How long the first and the last answer may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Enough for a curve.
+const QUANTILES: [f64; 14] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999,
+];

@@ -84,13 +84,19 @@ impl Tally {
 
     /// Counts a call that began at `since` and was answered now.
     pub(crate) fn answered(&self, since: Instant) {
+        self.answered_together(since, 1);
+    }
+
+    /// Counts so many calls, one after the other, the first of which began at `since`.
+    pub(crate) fn answered_together(&self, since: Instant, count: u32) {
         match self.meter.stage() {
             Stage::Opening => self.meter.set(Stage::WarmingUp),
             Stage::Measuring => {
-                let latency = u64::try_from(since.elapsed().as_nanos()).unwrap_or(LONGEST);
+                let each = since.elapsed() / count;
+                let latency = u64::try_from(each.as_nanos()).unwrap_or(LONGEST);
                 let shard = &self.meter.shards[self.shard];
                 let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                shard.saturating_record(latency);
+                shard.saturating_record_n(latency, count);
             }
             Stage::WarmingUp | Stage::Stopping => {}
         }

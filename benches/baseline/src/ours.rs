@@ -2,22 +2,24 @@
 //! what it gets.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amqp_broker::AmqpUrl;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use rpc_core::adapt::Offload;
 use rpc_core::proto::client::Request;
-use rpc_core::proto::server;
 use rpc_core::{
     CallOptions, Client, ClientOptions, DeliveryMode, QueueKind, QueueSpec, Server, ServerOptions,
-    Service, ShortString, Transport, Work,
+    ShortString, Transport,
 };
+use rpc_pure::memory::Echo;
 use tokio::task::JoinSet;
 use transport_amiquip::{AmiquipConfig, AmiquipTransport, Confirms};
 use transport_lapin::{LapinConfig, LapinTransport};
+use transport_memory::MemoryBroker;
 
+use crate::arrivals::Arrivals;
 use crate::cell::{Cell, What};
 use crate::meter::Tally;
 
@@ -31,8 +33,17 @@ pub(crate) async fn call(
     let client = Client::new(transport, client_options(cell)?).await?;
     let body = Bytes::from(cell.body());
     let mut callers = JoinSet::new();
-    for _ in 0..share {
-        callers.spawn(caller(client.clone(), body.clone(), tally.clone()));
+    if cell.rate.is_some() {
+        let mut arrivals = Arrivals::new(cell, share, tally);
+        while let Some(since) = arrivals.next().await {
+            while callers.try_join_next().transpose()?.transpose()?.is_some() {}
+            let (client, body, tally) = (client.clone(), body.clone(), tally.clone());
+            callers.spawn(async move { call_once(&client, &body, &tally, since).await });
+        }
+    } else {
+        for _ in 0..share {
+            callers.spawn(caller(client.clone(), body.clone(), tally.clone()));
+        }
     }
     while let Some(ended) = callers.join_next().await {
         ended??;
@@ -44,12 +55,27 @@ pub(crate) async fn call(
 async fn caller(client: Client, body: Bytes, tally: Tally) -> Result<()> {
     while tally.goes_on() {
         let since = Instant::now();
-        let reply = client
-            .call_raw(CallOptions::default(), request(&body))
-            .await?;
-        ensure!(reply.body == body, "an answer is not what was asked");
-        tally.answered(since);
+        call_once(&client, &body, &tally, since).await?;
     }
+    Ok(())
+}
+
+async fn call_once(client: &Client, body: &Bytes, tally: &Tally, since: Instant) -> Result<()> {
+    let reply = client
+        .call_raw(CallOptions::default(), request(body))
+        .await?;
+    ensure!(reply.body == *body, "an answer is not what was asked");
+    tally.answered(since);
+    Ok(())
+}
+
+/// Service and client on one broker inside this process, until it is told to stop.
+pub(crate) async fn in_process(cell: &Cell, share: usize, tally: &Tally) -> Result<()> {
+    let broker = MemoryBroker::new();
+    let options = server_options(cell)?;
+    let server = Server::start(Arc::new(broker.connect()), Echo, options).await?;
+    call(Arc::new(broker.connect()), cell, share, tally).await?;
+    server.drain(DRAIN).await;
     Ok(())
 }
 
@@ -109,15 +135,5 @@ pub(crate) fn request(body: &Bytes) -> Request {
     }
 }
 
-/// Gives back what it gets.
-#[derive(Debug)]
-pub(crate) struct Echo;
-
-impl Service for Echo {
-    fn call(&self, request: server::Request) -> Work {
-        Work::Ready(Ok(server::Response {
-            body: request.body,
-            content_type: request.content_type,
-        }))
-    }
-}
+/// How long the last requests of a service in this process may take.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use rpc_core::CallOptions;
 use rpc_core::adapt::BlockOn;
 use rpc_core::blocking::{Client, Server, Transport};
+use rpc_pure::memory::Echo;
 use transport_amiquip::AmiquipTransport;
 use transport_lapin::LapinTransport;
+use transport_memory::MemoryBroker;
 
 use crate::cell::{Cell, What};
 use crate::meter::Tally;
-use crate::ours::{Echo, amiquip, client_options, lapin, request, server_options};
+use crate::ours::{DRAIN, amiquip, client_options, lapin, request, server_options};
 
 /// Makes calls until it is told to stop.
 pub(crate) fn call(
@@ -46,6 +48,15 @@ fn caller(client: &Client, body: &Bytes, tally: &Tally) -> Result<()> {
         ensure!(reply.body == *body, "an answer is not what was asked");
         tally.answered(since);
     }
+    Ok(())
+}
+
+/// Service and client on one broker inside this process, until it is told to stop.
+pub(crate) fn in_process(cell: &Cell, share: usize, tally: &Tally) -> Result<()> {
+    let broker = MemoryBroker::new();
+    let server = Server::start(Arc::new(broker.connect()), Echo, server_options(cell)?)?;
+    call(Arc::new(broker.connect()), cell, share, tally)?;
+    server.drain(DRAIN);
     Ok(())
 }
 

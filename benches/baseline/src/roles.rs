@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::thread;
 
 use amqp_broker::AmqpUrl;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cell::{Cell, What};
-use crate::meter::Meter;
-use crate::{floor, hand_amiquip, hand_lapin, hand_lapin_tasks, ours, ours_blocking};
+use crate::meter::{Meter, Tally};
+use crate::program::URL_VARIABLE;
+use crate::{
+    floor, hand_amiquip, hand_amqprs, hand_lapin, hand_lapin_tasks, in_process, ours, ours_blocking,
+};
 
 /// Makes the calls of a cell, from all its clients, until the meter says stop.
-pub(crate) fn call(url: &AmqpUrl, cell: &Cell, meter: &Arc<Meter>) -> Result<()> {
+pub(crate) fn call(url: Option<&AmqpUrl>, cell: &Cell, meter: &Arc<Meter>) -> Result<()> {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..cell.clients.get())
             .filter(|client| cell.share(*client) > 0)
@@ -25,8 +28,20 @@ pub(crate) fn call(url: &AmqpUrl, cell: &Cell, meter: &Arc<Meter>) -> Result<()>
     })
 }
 
-fn call_one(url: &AmqpUrl, cell: &Cell, meter: &Arc<Meter>, client: usize) -> Result<()> {
+fn call_one(url: Option<&AmqpUrl>, cell: &Cell, meter: &Arc<Meter>, client: usize) -> Result<()> {
     let (share, tally) = (cell.share(client), &meter.tally(client));
+    match (cell.what, url) {
+        (What::OursMemory, _) => runtime()?.block_on(ours::in_process(cell, share, tally)),
+        (What::OursMemoryBlocking, _) => ours_blocking::in_process(cell, share, tally),
+        (What::Tarpc, _) => runtime()?.block_on(in_process::tarpc(cell, share, tally)),
+        (What::Mpsc, _) => in_process::mpsc(cell, tally),
+        (What::Machines, _) => in_process::machines(tally),
+        (_, Some(url)) => call_on_a_broker(url, cell, share, tally),
+        (_, None) => bail!("{URL_VARIABLE} is not set"),
+    }
+}
+
+fn call_on_a_broker(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally) -> Result<()> {
     match cell.what {
         What::Floor => floor::call(url, cell, share, tally),
         What::Lapin => runtime()?.block_on(hand_lapin::call(url, cell, share, tally)),
@@ -34,6 +49,7 @@ fn call_one(url: &AmqpUrl, cell: &Cell, meter: &Arc<Meter>, client: usize) -> Re
             runtime()?.block_on(hand_lapin_tasks::call(url, cell, share, tally))
         }
         What::Amiquip => hand_amiquip::call(url, cell, share, tally),
+        What::Amqprs => runtime()?.block_on(hand_amqprs::call(url, cell, share, tally)),
         What::OursLapin | What::OursAmiquipAsync => runtime()?.block_on(async {
             let transport = ours::connect(url, cell).await?;
             ours::call(Arc::clone(&transport), cell, share, tally).await?;
@@ -44,6 +60,7 @@ fn call_one(url: &AmqpUrl, cell: &Cell, meter: &Arc<Meter>, client: usize) -> Re
             ours_blocking::call(Arc::clone(&transport), cell, share, tally)?;
             Ok(transport.close()?)
         }
+        other => bail!("{other:?} is not on a broker"),
     }
 }
 
@@ -56,6 +73,7 @@ pub(crate) fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Result<(
             runtime()?.block_on(hand_lapin_tasks::work(url, cell, ready))
         }
         What::Amiquip => hand_amiquip::work(url, cell, ready),
+        What::Amqprs => runtime()?.block_on(hand_amqprs::work(url, cell, ready)),
         What::OursLapin | What::OursAmiquipAsync => runtime()?.block_on(async {
             let transport = ours::connect(url, cell).await?;
             ours::work(transport, cell, ready).await
@@ -63,6 +81,7 @@ pub(crate) fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Result<(
         What::OursAmiquip | What::OursLapinBlocking => {
             ours_blocking::work(ours_blocking::connect(url, cell)?, cell, ready)
         }
+        other => bail!("{other:?} has no worker of its own"),
     }
 }
 

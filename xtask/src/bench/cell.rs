@@ -41,6 +41,23 @@ impl Cell {
         }
     }
 
+    /// At so many calls per second, without confirms.
+    pub(super) const fn at_a_rate(what: &'static str, rate: u32) -> Self {
+        let mut this = Self::new(what, Some(false), 1);
+        this.rate = Some(rate);
+        this
+    }
+
+    /// Whether it is the same, whatever the rate is if there is one.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let rate = other.rate.and(self.rate);
+        let same = Self {
+            rate,
+            ..other.clone()
+        };
+        *self == same
+    }
+
     /// What the program is told of it.
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--what".to_owned(), self.what.to_owned()];
@@ -91,7 +108,7 @@ pub(super) struct Outcome {
 }
 
 /// Microseconds from sending a request to having its answer.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(super) struct Latency {
     pub(super) mean: f64,
     pub(super) p50: f64,
@@ -99,6 +116,8 @@ pub(super) struct Latency {
     pub(super) p99: f64,
     pub(super) p999: f64,
     pub(super) max: f64,
+    /// Quantiles between 0 and 1, and what they are.
+    pub(super) quantiles: Vec<(f64, f64)>,
 }
 
 /// A figure for each of the parties; those that are not there have none.
@@ -213,6 +232,14 @@ mod tests {
         cell.rate = Some(500);
         assert_eq!(cell.to_string(), "lapin/confirms/at-500");
         assert_eq!(Cell::new("mpsc", None, 1).to_string(), "mpsc/1");
+    }
+
+    #[test]
+    fn cells_are_alike_at_any_two_rates() {
+        let at = |rate| Cell::at_a_rate("lapin", rate);
+        assert!(at(1).is_like(&at(2)));
+        assert!(!at(1).is_like(&Cell::new("lapin", Some(false), 1)));
+        assert!(!at(1).is_like(&Cell::at_a_rate("ours-lapin", 1)));
     }
 
     #[test]

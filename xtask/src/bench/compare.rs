@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::cell::{Bench, Cell, Each, Outcome, Span};
 use super::environment::Environment;
+use super::page;
 use super::statistics::Spread;
 use super::table;
 use super::targets::{self, Judged};
@@ -32,6 +33,20 @@ pub(super) struct Options {
     /// Write all figures of all rounds to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with plots to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Options {
+    /// The rows of those cells that are asked for.
+    fn wanted(&self, cells: Vec<Cell>) -> Vec<Row> {
+        let is_wanted = |cell: &Cell| {
+            let name = cell.to_string();
+            self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+        };
+        cells.into_iter().filter(is_wanted).map(Row::new).collect()
+    }
 }
 
 /// A cell and what was measured of it.
@@ -46,7 +61,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    const fn new(cell: Cell) -> Self {
+    pub(super) const fn new(cell: Cell) -> Self {
         Self {
             cell,
             rounds: Vec::new(),
@@ -80,13 +95,7 @@ pub(super) struct Report {
 
 /// The command `bench compare`.
 pub(super) fn run(options: &Options) -> Result<Verdict> {
-    let mut rows: Vec<_> = cells(options.quick).into_iter().map(Row::new).collect();
-    if !options.only.is_empty() {
-        rows.retain(|row| {
-            let name = row.cell.to_string();
-            options.only.iter().any(|part| name.contains(part))
-        });
-    }
+    let mut rows = options.wanted(cells(options.quick));
     if rows.is_empty() {
         bail!("no row has a name that contains one of {:?}", options.only);
     }
@@ -112,7 +121,18 @@ pub(super) fn run(options: &Options) -> Result<Verdict> {
             row.rounds.push(outcome);
         }
     }
+    let mut steady = options.wanted(at_half_the_load(&rows));
+    for round in 1..=rounds {
+        if !steady.is_empty() {
+            eprintln!("at half the load, round {round} of {rounds}");
+        }
+        for row in &mut steady {
+            let outcome = attempt(&bench, &row.cell, span)?;
+            row.rounds.push(outcome);
+        }
+    }
     count_allocations(&bench, &mut rows)?;
+    rows.append(&mut steady);
     bench.close()?;
 
     let targets = targets::judge(&rows);
@@ -128,9 +148,14 @@ pub(super) fn run(options: &Options) -> Result<Verdict> {
     if !report.targets.is_empty() {
         echo(&format!("\n{}", table::targets(&report.targets)));
     }
+    let write = |path: &PathBuf, text: String| {
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
     if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &options.html {
+        write(path, page::page(&report)?)?;
     }
     let complete = |row: &Row| row.rounds.iter().all(Option::is_some);
     Ok(if report.rows.iter().all(complete) {
@@ -187,35 +212,92 @@ fn count_allocations(bench: &Bench, rows: &mut [Row]) -> Result<()> {
     check_interrupted()
 }
 
+/// Ours and the loop by hand under the same load, which is half of what the slower of the two can
+/// do; nothing unless both were measured.
+fn at_half_the_load(rows: &[Row]) -> Vec<Cell> {
+    let saturated = STEADY.map(|what| {
+        let cell = Cell::new(what, Some(false), 64);
+        let row = rows.iter().find(|row| row.cell == cell)?;
+        Some(row.spread(|outcome| outcome.calls_per_second)?.median)
+    });
+    let [Some(one), Some(other)] = saturated else {
+        return Vec::new();
+    };
+    let rate = (one.min(other) / 2.0) as u32;
+    STEADY.map(|what| Cell::at_a_rate(what, rate)).to_vec()
+}
+
 /// What is compared.
 fn cells(quick: bool) -> Vec<Cell> {
     let mut cells = Vec::new();
+    let kinds: [&[&str]; 2] = if quick {
+        [&ON_A_BROKER, &[]]
+    } else {
+        [&ON_A_BROKER, &FURTHER]
+    };
     for in_flight in [1, 64] {
         for confirms in [false, true] {
-            for what in ON_A_BROKER {
+            for what in kinds.concat() {
                 cells.push(Cell::new(what, Some(confirms), in_flight));
             }
         }
     }
+    let lapin = |what, in_flight| Cell::new(what, Some(false), in_flight);
     if !quick {
-        for what in ["lapin-task", "lapin-steps"] {
-            cells.push(Cell::new(what, Some(false), 64));
+        cells.extend(["lapin-task", "lapin-steps"].map(|what| lapin(what, 64)));
+        cells.push(lapin("lapin", 4096));
+        for in_flight in [8, 512] {
+            cells.extend(CURVES.map(|what| lapin(what, in_flight)));
         }
-        for in_flight in [1, 64] {
-            for confirms in [false, true] {
-                for what in OTHER_FACE {
-                    cells.push(Cell::new(what, Some(confirms), in_flight));
-                }
-            }
-        }
-        for what in ["lapin", "ours-lapin"] {
-            cells.push(Cell::new(what, Some(false), 4096));
-        }
+    }
+    cells.push(lapin("ours-lapin", 4096));
+    for (what, numbers) in IN_PROCESS {
+        let of_this = numbers
+            .iter()
+            .map(|in_flight| Cell::new(what, None, *in_flight));
+        cells.extend(of_this);
     }
     cells
 }
 
 const ON_A_BROKER: [&str; 5] = ["floor", "lapin", "ours-lapin", "amiquip", "ours-amiquip"];
 
-/// Through an adapter, for sync beside async.
-const OTHER_FACE: [&str; 2] = ["ours-lapin-blocking", "ours-amiquip-async"];
+/// A third client library, and ours through an adapter, for sync beside async.
+const FURTHER: [&str; 3] = ["amqprs", "ours-lapin-blocking", "ours-amiquip-async"];
+
+/// With further points between one call and many.
+const CURVES: [&str; 6] = [
+    "floor",
+    "lapin",
+    "ours-lapin",
+    "amiquip",
+    "ours-amiquip",
+    "amqprs",
+];
+
+const STEADY: [&str; 2] = ["lapin", "ours-lapin"];
+
+const IN_PROCESS: [(&str, &[usize]); 5] = [
+    ("tarpc", &[1, 64]),
+    ("ours-memory", &[1, 64]),
+    ("mpsc", &[1]),
+    ("ours-memory-blocking", &[1, 64]),
+    ("machines", &[1]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_run_is_a_part_of_the_whole() {
+        let (all, quick) = (cells(false), cells(true));
+        assert!(quick.iter().all(|cell| all.contains(cell)) && quick.len() < all.len());
+    }
+
+    #[test]
+    fn nothing_is_loaded_by_half_of_what_was_not_measured() {
+        let rows: Vec<_> = cells(true).into_iter().map(Row::new).collect();
+        assert_eq!(at_half_the_load(&rows), []);
+    }
+}

@@ -5,6 +5,8 @@ mod compare;
 mod criterion;
 mod environment;
 mod instructions;
+mod page;
+mod plots;
 mod statistics;
 mod table;
 mod targets;

@@ -6,12 +6,13 @@ use super::cell::{Cell, Outcome};
 use super::compare::Row;
 use super::statistics::Spread;
 
-/// A ratio that is wanted.
+/// A figure or a ratio that is wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+struct Target {
     name: &'static str,
-    /// The row that is judged, and the one that it is held against; none for a plain figure.
+    /// The row that is judged.
     of: Cell,
+    /// The row that it is held against; none for a plain figure.
     to: Option<Cell>,
     figure: Figure,
     bound: Bound,
@@ -20,8 +21,13 @@ pub(super) struct Target {
 #[derive(Clone, Copy, Debug)]
 enum Figure {
     Throughput,
-    /// Processor time of caller and worker together.
+    /// Processor time of caller and worker together, in microseconds.
     Cpu,
+    /// The 99th percentile of the latency, in microseconds.
+    P99,
+    /// Nanoseconds from one call to the next.
+    Nanoseconds,
+    Allocations,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,28 +50,28 @@ pub(super) struct Judged {
 impl Target {
     /// Judges by the rounds in which both rows were measured; `None` when there are none.
     fn judge(&self, rows: &[Row]) -> Option<Judged> {
-        let find = |cell: &Cell| rows.iter().find(|row| row.cell == *cell);
+        let find = |cell: &Cell| rows.iter().find(|row| row.cell.is_like(cell));
         let of = find(&self.of)?;
         let to = match &self.to {
             Some(to) => Some(find(to)?),
             None => None,
         };
-        let ratios = of.rounds.iter().enumerate().filter_map(|(round, of)| {
-            let value = self.figure.of(of.as_ref()?);
-            match to {
-                Some(to) => Some(value / self.figure.of(to.rounds.get(round)?.as_ref()?)),
-                None => Some(value),
+        let values = self.figure.of(of);
+        let is = match to {
+            None => Spread::of(values.into_iter().flatten()),
+            Some(to) => {
+                let pairs = values.into_iter().zip(self.figure.of(to));
+                Spread::of(pairs.filter_map(|(of, to)| Some(of? / to?)))
             }
-        });
-        let is = Spread::of(ratios)?;
+        }?;
         let (wanted, met) = match self.bound {
             Bound::AtLeast(bound) => (format!("≥ {bound}"), is.median >= bound),
             Bound::AtMost(bound) => (format!("≤ {bound}"), is.median <= bound),
         };
         Some(Judged {
             name: self.name,
-            of: self.of.to_string(),
-            to: self.to.as_ref().map(Cell::to_string).unwrap_or_default(),
+            of: of.cell.to_string(),
+            to: to.map(|to| to.cell.to_string()).unwrap_or_default(),
             wanted,
             is,
             met,
@@ -74,27 +80,54 @@ impl Target {
 }
 
 impl Figure {
-    fn of(self, outcome: &Outcome) -> f64 {
-        match self {
-            Self::Throughput => outcome.calls_per_second,
-            Self::Cpu => outcome.cpu_us.both(),
+    /// For each round.
+    fn of(self, row: &Row) -> Vec<Option<f64>> {
+        if matches!(self, Self::Allocations) {
+            return vec![row.allocations.map(|each| each.both())];
         }
+        let figure = |outcome: &Outcome| match self {
+            Self::Throughput | Self::Allocations => outcome.calls_per_second,
+            Self::Cpu => outcome.cpu_us.both(),
+            Self::P99 => outcome.latency_us.p99,
+            Self::Nanoseconds => 1e9 / outcome.calls_per_second,
+        };
+        let rounds = row.rounds.iter();
+        rounds.map(|outcome| outcome.as_ref().map(figure)).collect()
     }
 }
 
 /// Judges all that can be.
 pub(super) fn judge(rows: &[Row]) -> Vec<Judged> {
-    targets()
-        .iter()
-        .filter_map(|target| target.judge(rows))
-        .collect()
+    let mut targets = targets();
+    targets.extend(fastest(rows));
+    let judged = targets.iter().filter_map(|target| target.judge(rows));
+    judged.collect()
 }
 
+/// The quickest of ours with many calls against bare frames.
+fn fastest(rows: &[Row]) -> Option<Target> {
+    let median = |row: &&Row| row.spread(|outcome| outcome.calls_per_second);
+    let ours = rows.iter().filter(|row| {
+        let Cell { what, confirms, .. } = row.cell;
+        what.starts_with("ours") && confirms == Some(false) && row.cell.is_like(&bare(what, 64))
+    });
+    let fastest = ours.max_by(|a, b| {
+        let [a, b] = [a, b].map(|row| median(row).map_or(0.0, |spread| spread.median));
+        a.total_cmp(&b)
+    })?;
+    Some(Target {
+        name: "our quickest against bare frames",
+        of: fastest.cell.clone(),
+        to: Some(bare("floor", 64)),
+        figure: Figure::Throughput,
+        bound: Bound::AtLeast(0.8),
+    })
+}
+
+/// The fixed ones.
 fn targets() -> Vec<Target> {
     use Bound::{AtLeast, AtMost};
-    use Figure::{Cpu, Throughput};
-    let off = |what, in_flight| Cell::new(what, Some(false), in_flight);
-    let on = |what, in_flight| Cell::new(what, Some(true), in_flight);
+    use Figure::{Allocations, Cpu, Nanoseconds, P99, Throughput};
     let ratio = |name, figure, of, to, bound| Target {
         name,
         of,
@@ -102,69 +135,196 @@ fn targets() -> Vec<Target> {
         figure,
         bound,
     };
+    let plain = |name, figure, of, bound| Target {
+        name,
+        of,
+        to: None,
+        figure,
+        bound,
+    };
+    let (lapin, amiquip) = ("ours-lapin", "ours-amiquip");
+    let lapin_64 = bare(lapin, 64);
     vec![
         ratio(
-            "lapin against the best loop by hand",
+            "lapin against the loop by hand",
             Throughput,
-            off("ours-lapin", 64),
-            off("lapin", 64),
+            lapin_64.clone(),
+            bare("lapin", 64),
             AtLeast(1.0),
         ),
         ratio(
-            "its processor time",
+            "lapin, processor time",
             Cpu,
-            off("ours-lapin", 64),
-            off("lapin", 64),
+            lapin_64.clone(),
+            bare("lapin", 64),
             AtMost(1.1),
         ),
         ratio(
-            "lapin with its default guarantees",
+            "lapin, default guarantees",
             Throughput,
-            on("ours-lapin", 64),
-            on("lapin", 64),
+            confirmed(lapin, 64),
+            confirmed("lapin", 64),
             AtLeast(1.0),
         ),
         ratio(
             "lapin against bare frames",
             Throughput,
-            off("ours-lapin", 64),
-            off("floor", 64),
+            lapin_64.clone(),
+            bare("floor", 64),
             AtLeast(0.7),
         ),
         ratio(
             "amiquip, one call at a time",
             Throughput,
-            off("ours-amiquip", 1),
-            off("amiquip", 1),
+            bare(amiquip, 1),
+            bare("amiquip", 1),
             AtLeast(0.95),
         ),
         ratio(
             "amiquip, many calls",
             Throughput,
-            off("ours-amiquip", 64),
-            off("amiquip", 64),
+            bare(amiquip, 64),
+            bare("amiquip", 64),
             AtLeast(1.0),
         ),
         ratio(
-            "lapin: what the guarantees cost",
+            "lapin, what guarantees leave",
             Throughput,
-            on("ours-lapin", 64),
-            off("ours-lapin", 64),
+            confirmed(lapin, 64),
+            lapin_64.clone(),
             AtLeast(0.8),
         ),
         ratio(
-            "amiquip: what the guarantees cost",
+            "amiquip, what guarantees leave",
             Throughput,
-            on("ours-amiquip", 64),
-            off("ours-amiquip", 64),
+            confirmed(amiquip, 64),
+            bare(amiquip, 64),
             AtLeast(0.8),
         ),
         ratio(
             "lapin, very many calls",
             Throughput,
-            off("ours-lapin", 4096),
-            off("ours-lapin", 64),
+            bare(lapin, 4096),
+            lapin_64,
             AtLeast(0.9),
         ),
+        ratio(
+            "lapin, p99 at half the load",
+            P99,
+            Cell::at_a_rate(lapin, 1),
+            Cell::at_a_rate("lapin", 1),
+            AtMost(1.1),
+        ),
+        ratio(
+            "memory async, one call",
+            Throughput,
+            local("ours-memory", 1),
+            local("tarpc", 1),
+            AtLeast(1.5),
+        ),
+        ratio(
+            "memory async, many calls",
+            Throughput,
+            local("ours-memory", 64),
+            local("tarpc", 64),
+            AtLeast(1.5),
+        ),
+        ratio(
+            "memory blocking, one call",
+            Throughput,
+            local("ours-memory-blocking", 1),
+            local("mpsc", 1),
+            AtLeast(0.5),
+        ),
+        plain(
+            "machines, ns of a life",
+            Nanoseconds,
+            local("machines", 1),
+            AtMost(500.0),
+        ),
+        plain(
+            "machines, allocations of a life",
+            Allocations,
+            local("machines", 1),
+            AtMost(6.0),
+        ),
     ]
+}
+
+const fn bare(what: &'static str, in_flight: usize) -> Cell {
+    Cell::new(what, Some(false), in_flight)
+}
+
+const fn confirmed(what: &'static str, in_flight: usize) -> Cell {
+    Cell::new(what, Some(true), in_flight)
+}
+
+const fn local(what: &'static str, in_flight: usize) -> Cell {
+    Cell::new(what, None, in_flight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::cell::{Each, Latency};
+
+    fn row(cell: Cell, rates: &[f64]) -> Row {
+        let each = Each {
+            caller: 1.0,
+            worker: None,
+            broker: None,
+        };
+        let mut row = Row::new(cell);
+        row.rounds = rates
+            .iter()
+            .map(|rate| {
+                Some(Outcome {
+                    calls_per_second: *rate,
+                    latency_us: Latency::default(),
+                    cpu_us: each,
+                    allocations: None,
+                    memory_mib: each,
+                })
+            })
+            .collect();
+        row
+    }
+
+    #[test]
+    fn ratio_is_taken_round_by_round() {
+        let rows = [
+            row(bare("ours-lapin", 64), &[10.0, 30.0, 50.0]),
+            row(bare("lapin", 64), &[10.0, 20.0, 100.0]),
+        ];
+        let judged = targets()[0].judge(&rows).expect("both were measured");
+        let Spread { median, low, high } = judged.is;
+        assert_eq!((median, low, high), (1.0, 0.5, 1.5));
+        assert!(judged.met);
+    }
+
+    #[test]
+    fn target_without_its_rows_is_not_judged() {
+        let rows = [row(bare("ours-lapin", 64), &[10.0])];
+        assert!(targets()[0].judge(&rows).is_none());
+        assert!(fastest(&rows).is_some_and(|target| target.judge(&rows).is_none()));
+    }
+
+    #[test]
+    fn quickest_is_that_of_the_highest_median() {
+        let rows = [
+            row(bare("ours-lapin", 64), &[10.0, 90.0, 10.0]),
+            row(bare("ours-amiquip", 64), &[20.0, 20.0, 20.0]),
+            row(confirmed("ours-lapin", 64), &[99.0, 99.0, 99.0]),
+        ];
+        let fastest = fastest(&rows).expect("there are some");
+        assert_eq!(fastest.of.what, "ours-amiquip");
+    }
+
+    #[test]
+    fn machines_are_judged_by_time_and_not_by_rate() {
+        let rows = [row(local("machines", 1), &[4e6])];
+        let judged = judge(&rows);
+        assert_eq!((judged.len(), judged[0].is.median), (1, 250.0));
+        assert!(judged[0].met);
+    }
 }
