@@ -1,6 +1,6 @@
 //! Counts and times the answers that come within the window that is measured.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// No call has been answered yet.
+    /// Not every client has had an answer yet.
     Opening,
     /// Calls are made, and not counted.
     WarmingUp,
@@ -23,14 +23,21 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Meter {
     stage: AtomicU8,
+    /// Of each client, whether it has had an answer.
+    open: Box<[AtomicBool]>,
+    /// How many clients have had none.
+    opening: AtomicUsize,
     /// Several, so that threads seldom meet at one.
     shards: Box<[Mutex<Histogram<u32>>]>,
 }
 
 impl Meter {
-    pub(crate) fn new() -> Arc<Self> {
+    /// For so many clients.
+    pub(crate) fn new(clients: usize) -> Arc<Self> {
         Arc::new(Self {
             stage: AtomicU8::new(Stage::Opening as u8),
+            open: (0..clients).map(|_| AtomicBool::new(false)).collect(),
+            opening: AtomicUsize::new(clients),
             shards: (0..SHARDS).map(|_| Mutex::new(empty())).collect(),
         })
     }
@@ -48,11 +55,19 @@ impl Meter {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// For the caller of this number.
-    pub(crate) fn tally(self: &Arc<Self>, caller: usize) -> Tally {
+    /// For the client of this number.
+    pub(crate) fn tally(self: &Arc<Self>, client: usize) -> Tally {
         Tally {
             meter: Arc::clone(self),
-            shard: caller % SHARDS,
+            client,
+        }
+    }
+
+    /// Notes that a client has had an answer.
+    fn opened(&self, client: usize) {
+        let known = self.open[client].swap(true, Ordering::Relaxed);
+        if !known && self.opening.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.set(Stage::WarmingUp);
         }
     }
 
@@ -69,11 +84,11 @@ impl Meter {
     }
 }
 
-/// What one caller counts with.
+/// What one client counts with.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     meter: Arc<Meter>,
-    shard: usize,
+    client: usize,
 }
 
 impl Tally {
@@ -90,11 +105,11 @@ impl Tally {
     /// Counts so many calls, one after the other, the first of which began at `since`.
     pub(crate) fn answered_together(&self, since: Instant, count: u32) {
         match self.meter.stage() {
-            Stage::Opening => self.meter.set(Stage::WarmingUp),
+            Stage::Opening => self.meter.opened(self.client),
             Stage::Measuring => {
                 let each = since.elapsed() / count;
                 let latency = u64::try_from(each.as_nanos()).unwrap_or(LONGEST);
-                let shard = &self.meter.shards[self.shard];
+                let shard = &self.meter.shards[self.client % SHARDS];
                 let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
                 shard.saturating_record_n(latency, count);
             }
@@ -119,15 +134,18 @@ mod tests {
 
     #[test]
     fn only_calls_of_the_window_are_counted() {
-        let meter = Meter::new();
-        let tally = meter.tally(9);
+        let meter = Meter::new(2);
+        let tally = meter.tally(1);
         let now = Instant::now();
         tally.answered(now);
+        tally.answered(now);
+        assert_eq!(meter.stage(), Stage::Opening, "the other has had none");
+        meter.tally(0).answered(now);
         assert_eq!(meter.stage(), Stage::WarmingUp);
         tally.answered(now);
         meter.set(Stage::Measuring);
         tally.answered(now);
-        meter.tally(2).answered(now);
+        meter.tally(0).answered(now);
         meter.set(Stage::Stopping);
         tally.answered(now);
         assert!(!tally.goes_on());

@@ -34,6 +34,16 @@ enum Role {
         #[command(flatten)]
         options: measure::Options,
     },
+    /// As `call`, again and again, with a line each time
+    Soak {
+        #[command(flatten)]
+        cell: Cell,
+        #[command(flatten)]
+        options: measure::Options,
+        /// Seconds from one line to the next
+        #[arg(long, default_value_t = 5.0)]
+        every: f64,
+    },
     /// Answer requests until the standard input ends
     Work {
         #[command(flatten)]
@@ -60,6 +70,11 @@ fn run(role: Role, allocations: Option<Allocations>) -> Result<()> {
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
+        Role::Soak {
+            cell,
+            options,
+            every,
+        } => measure::soak(url.as_deref(), cell, &options, every),
         Role::Work { cell } => {
             let url = url.with_context(|| format!("{URL_VARIABLE} is not set"))?;
             worker::run(&url.parse()?, &cell, allocations)

@@ -1,6 +1,6 @@
 //! Who calls and who works, for each of those that are compared.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use amqp_broker::AmqpUrl;
@@ -50,13 +50,22 @@ fn call_on_a_broker(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally) -> 
         }
         What::Amiquip => hand_amiquip::call(url, cell, share, tally),
         What::Amqprs => runtime()?.block_on(hand_amqprs::call(url, cell, share, tally)),
-        What::OursLapin | What::OursAmiquipAsync => runtime()?.block_on(async {
-            let transport = ours::connect(url, cell).await?;
-            ours::call(Arc::clone(&transport), cell, share, tally).await?;
-            Ok(transport.close().await?)
-        }),
+        What::OursLapin | What::OursAmiquipAsync => {
+            let runtime = runtime()?;
+            let transport = {
+                let _turn = turn();
+                runtime.block_on(ours::connect(url, cell))?
+            };
+            runtime.block_on(async {
+                ours::call(Arc::clone(&transport), cell, share, tally).await?;
+                Ok(transport.close().await?)
+            })
+        }
         What::OursAmiquip | What::OursLapinBlocking => {
-            let transport = ours_blocking::connect(url, cell)?;
+            let transport = {
+                let _turn = turn();
+                ours_blocking::connect(url, cell)?
+            };
             ours_blocking::call(Arc::clone(&transport), cell, share, tally)?;
             Ok(transport.close()?)
         }
@@ -83,6 +92,12 @@ pub(crate) fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Result<(
         }
         other => bail!("{other:?} has no worker of its own"),
     }
+}
+
+/// Clients connect one by one: a thousand at once are more than a broker takes.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of one thread, ours and theirs alike: no number of threads was found to do better.

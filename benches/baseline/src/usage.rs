@@ -12,6 +12,7 @@ pub(crate) struct Usage {
     pub(crate) processor: Duration,
     /// Resident memory, in bytes.
     pub(crate) memory: u64,
+    pub(crate) threads: u64,
 }
 
 impl Usage {
@@ -28,8 +29,18 @@ impl Usage {
         Ok(Self {
             processor: Duration::from_secs_f64(ticks),
             memory: stat.rss * procfs::page_size(),
+            threads: u64::try_from(stat.num_threads)?,
         })
     }
+}
+
+/// Open files and sockets of the process with this id; of this one without.
+pub(crate) fn descriptors(pid: Option<u32>) -> Result<usize> {
+    let process = match pid {
+        Some(pid) => Process::new(i32::try_from(pid)?),
+        None => Process::myself(),
+    };
+    Ok(process?.fd_count()?)
 }
 
 #[cfg(test)]
@@ -37,8 +48,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_memory() {
-        assert!(Usage::of(None).unwrap().memory > 0);
+    fn this_process_uses_something() {
+        let usage = Usage::of(None).unwrap();
+        assert!(usage.memory > 0 && usage.threads > 0);
+        assert!(descriptors(None).unwrap() > 2);
         assert!(Usage::of(Some(u32::MAX)).is_err());
     }
 }

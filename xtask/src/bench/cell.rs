@@ -10,7 +10,7 @@ use rabbitmq_node::Node;
 use serde::{Deserialize, Serialize};
 
 use crate::provision::{self, Broker, URL_VARIABLE};
-use crate::run::{announced, capture, show};
+use crate::run::{announced, capture, show, watch};
 use crate::workspace::{Metadata, cargo};
 
 /// One row of a comparison.
@@ -35,7 +35,7 @@ impl Cell {
             confirms,
             in_flight,
             rate: None,
-            body: 8,
+            body: BODY,
             workers: 1,
             clients: 1,
         }
@@ -50,12 +50,11 @@ impl Cell {
 
     /// Whether it is the same, whatever the rate is if there is one.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let rate = other.rate.and(self.rate);
         let same = Self {
-            rate,
+            rate: self.rate,
             ..other.clone()
         };
-        *self == same
+        self.rate.is_some() == other.rate.is_some() && *self == same
     }
 
     /// What the program is told of it.
@@ -90,9 +89,19 @@ impl fmt::Display for Cell {
             None => {}
         }
         match self.rate {
-            Some(rate) => write!(f, "/at-{rate}"),
-            None => write!(f, "/{}", self.in_flight),
+            Some(rate) => write!(f, "/at-{rate}")?,
+            None => write!(f, "/{}", self.in_flight)?,
         }
+        for (name, number, usual) in [
+            ("bytes", self.body, BODY),
+            ("workers", self.workers, 1),
+            ("clients", self.clients, 1),
+        ] {
+            if number != usual {
+                write!(f, "/{number}-{name}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,6 +114,8 @@ pub(super) struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allocations: Option<Each>,
     pub(super) memory_mib: Each,
+    pub(super) threads: Each,
+    pub(super) descriptors: Each,
 }
 
 /// Microseconds from sending a request to having its answer.
@@ -184,27 +195,59 @@ impl Bench {
 
     /// Measures one cell.
     pub(super) fn measure(&self, cell: &Cell, span: Span) -> Result<Outcome> {
+        let limit = Duration::from_secs_f64(span.seconds + span.warm_up) + SET_UP_LIMIT;
+        let (ended, output) = capture(self.command("call", cell, span), limit)?;
+        if !ended.success() {
+            bail!("{cell}: it {}", ended.describe());
+        }
+        serde_json::from_str(&output).with_context(|| format!("{cell}: unreadable: {output}"))
+    }
+
+    /// Measures one cell again and again.
+    pub(super) fn soak(
+        &self,
+        cell: &Cell,
+        span: Span,
+        every: f64,
+        mut on_outcome: impl FnMut(Outcome),
+    ) -> Result<()> {
+        let mut command = self.command("soak", cell, span);
+        command.args(["--every", &every.to_string()]);
+        let limit = Duration::from_secs_f64(span.seconds + every) + SET_UP_LIMIT;
+        let mut other = Vec::new();
+        let ended = watch(command, limit, |line| match serde_json::from_str(line) {
+            Ok(outcome) => on_outcome(outcome),
+            Err(_) => other.push(line.to_owned()),
+        })?;
+        if !ended.success() {
+            bail!("{cell}: it {}: {}", ended.describe(), other.join("\n"));
+        }
+        Ok(())
+    }
+
+    fn command(&self, role: &str, cell: &Cell, span: Span) -> Command {
         let name = if span.counting {
             "rpc-baseline-counting"
         } else {
             "rpc-baseline"
         };
+        let mut url = self.url.clone();
+        if cell.clients > 1 {
+            // lapin takes 64 frames of memory for each connection.
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str("frame_max=16384");
+        }
         let mut command = Command::new(self.programs.join(name));
         command
-            .env(URL_VARIABLE, &self.url)
-            .arg("call")
+            .env(URL_VARIABLE, url)
+            .arg(role)
             .args(cell.arguments())
             .args(["--seconds", &span.seconds.to_string()])
             .args(["--warm-up", &span.warm_up.to_string()]);
         if let Some(pid) = self.node.as_ref().and_then(Node::pid) {
             command.args(["--broker-pid", &pid.to_string()]);
         }
-        let limit = Duration::from_secs_f64(span.seconds + span.warm_up) + SET_UP_LIMIT;
-        let (ended, output) = capture(command, limit)?;
-        if !ended.success() {
-            bail!("{cell}: it {}", ended.describe());
-        }
-        serde_json::from_str(&output).with_context(|| format!("{cell}: unreadable: {output}"))
+        command
     }
 
     /// Stops the broker.
@@ -216,10 +259,13 @@ impl Bench {
     }
 }
 
+/// Bytes of a request when nothing else is said.
+const BODY: usize = 8;
+
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Starting workers, connecting, and the last answers.
-const SET_UP_LIMIT: Duration = Duration::from_secs(150);
+const SET_UP_LIMIT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
@@ -232,13 +278,17 @@ mod tests {
         cell.rate = Some(500);
         assert_eq!(cell.to_string(), "lapin/confirms/at-500");
         assert_eq!(Cell::new("mpsc", None, 1).to_string(), "mpsc/1");
+        cell = Cell::new("floor", Some(false), 16);
+        (cell.body, cell.clients) = (0, 10);
+        assert_eq!(cell.to_string(), "floor/bare/16/0-bytes/10-clients");
     }
 
     #[test]
     fn cells_are_alike_at_any_two_rates() {
         let at = |rate| Cell::at_a_rate("lapin", rate);
         assert!(at(1).is_like(&at(2)));
-        assert!(!at(1).is_like(&Cell::new("lapin", Some(false), 1)));
+        let closed = Cell::new("lapin", Some(false), 1);
+        assert!(!at(1).is_like(&closed) && !closed.is_like(&at(1)));
         assert!(!at(1).is_like(&Cell::at_a_rate("ours-lapin", 1)));
     }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench compare`: ours and hand-written loops, in turns.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -148,21 +148,27 @@ pub(super) fn run(options: &Options) -> Result<Verdict> {
     if !report.targets.is_empty() {
         echo(&format!("\n{}", table::targets(&report.targets)));
     }
-    let write = |path: &PathBuf, text: String| {
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
     if let Some(path) = &options.json {
         write(path, serde_json::to_string_pretty(&report)?)?;
     }
     if let Some(path) = &options.html {
         write(path, page::page(&report)?)?;
     }
-    let complete = |row: &Row| row.rounds.iter().all(Option::is_some);
-    Ok(if report.rows.iter().all(complete) {
+    Ok(complete(&report.rows))
+}
+
+/// Whether all rows could be measured in all rounds.
+pub(super) fn complete(rows: &[Row]) -> Verdict {
+    let is_complete = |row: &Row| row.rounds.iter().all(Option::is_some);
+    if rows.iter().all(is_complete) {
         Verdict::Passed
     } else {
         Verdict::Failed
-    })
+    }
+}
+
+pub(super) fn write(path: &Path, text: String) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Measures a cell, or says why it could not be.

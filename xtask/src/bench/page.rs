@@ -36,7 +36,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
         let throughput = curves(rows, confirms, |outcome| outcome.calls_per_second / 1e3);
         body += &card(
             title,
-            &plots::against_in_flight(&throughput, "thousand calls/s", false)?,
+            &plots::against(IN_FLIGHT, &throughput, "thousand calls/s", false)?,
         );
     }
     body += "</div><h2>Latency</h2><p>With 64 calls in flight there is a line before the broker, \
@@ -59,7 +59,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
     let latency = curves(rows, false, |outcome| outcome.latency_us.p99 / 1e3);
     body += &card(
         "p99 against calls in flight, without confirms",
-        &plots::against_in_flight(&latency, "ms", true)?,
+        &plots::against(IN_FLIGHT, &latency, "ms", true)?,
     );
     body += "</div><h2>Processor time of a call</h2><p>64 calls in flight. The broker's part is \
         lower the more messages it gets in one piece.</p>";
@@ -80,10 +80,16 @@ pub(super) fn page(report: &Report) -> Result<String> {
     body += "</div><h2>All figures</h2><div class='card scroll'>";
     body += &all(rows);
     body += "</div>";
-    Ok(include_str!("page.html").replace("@BODY@", &body))
+    Ok(frame(&body))
 }
 
-fn environment(environment: &Environment) -> String {
+/// The whole page around this.
+pub(super) fn frame(body: &str) -> String {
+    include_str!("page.html").replace("@BODY@", body)
+}
+
+/// Where and with what it was measured.
+pub(super) fn environment(environment: &Environment) -> String {
     let mut text = String::new();
     for line in environment.describe().lines() {
         text += &format!("{}<br>", escape(line));
@@ -118,7 +124,8 @@ fn targets(judged: &[Judged]) -> String {
     format!("<div class=targets>{}</div>", cards.collect::<String>())
 }
 
-fn card(title: &str, content: &str) -> String {
+/// A plot or the like with a title.
+pub(super) fn card(title: &str, content: &str) -> String {
     format!("<div class=card><h3>{title}</h3>{content}</div>")
 }
 
@@ -270,7 +277,7 @@ fn bar(name: &str, parts: &[(f64, &str)], longest: f64, figure: &str) -> String 
 }
 
 /// The table of everything.
-fn all(rows: &[Row]) -> String {
+pub(super) fn all(rows: &[Row]) -> String {
     let mut text = String::from(
         "<table><tr><th>row<th>calls/s<th>rounds<th>p50 µs<th>p99 µs<th>p99.9 µs\
          <th>caller µs<th>worker µs<th>broker µs<th>allocations</tr>",
@@ -316,6 +323,8 @@ fn all(rows: &[Row]) -> String {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
+
+const IN_FLIGHT: &str = "calls in flight";
 
 const ON_A_BROKER: [(&str, &str); 4] = [
     ("ours-lapin", "ours, lapin async"),

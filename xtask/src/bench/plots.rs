@@ -21,10 +21,16 @@ struct Axis<'a> {
     label: fn(f64) -> String,
 }
 
-/// Over the numbers of calls in flight; on a logarithmic scale where that says more.
-pub(super) fn against_in_flight(curves: &[Curve], unit: &str, logarithmic: bool) -> Result<String> {
+/// Over a number of which each doubling takes the same room; the values on a logarithmic scale where
+/// that says more.
+pub(super) fn against(
+    number: &str,
+    curves: &[Curve],
+    unit: &str,
+    logarithmic: bool,
+) -> Result<String> {
     let x = Axis {
-        title: "calls in flight",
+        title: number,
         bend: f64::log2,
         label: |power| match power.fract() {
             0.0 => format!("{}", power.exp2()),
@@ -86,6 +92,9 @@ fn draw(curves: &[Curve], x: Axis<'_>, y: Axis<'_>, from_zero: bool) -> Result<S
         })
         .collect();
     let points = || bent.iter().flat_map(|(_, points)| points.iter());
+    if points().next().is_none() {
+        return Ok("<p>Nothing was measured for this.</p>".to_owned());
+    }
     let right = points().map(|point| point.0).fold(1.0, f64::max);
     let top = points().map(|point| point.1).fold(f64::MIN, f64::max);
     let bottom = points().map(|point| point.1).fold(f64::MAX, f64::min);
@@ -94,7 +103,25 @@ fn draw(curves: &[Curve], x: Axis<'_>, y: Axis<'_>, from_zero: bool) -> Result<S
     let mut text = String::new();
     svg(&mut text, &bent, (0.0..right, bottom..top + room), x, y)
         .map_err(|error| anyhow!("cannot draw a plot: {error}"))?;
-    Ok(text)
+    let names = curves.iter().map(|Curve { name, .. }| {
+        let RGBColor(red, green, blue) = colour(name);
+        let class = if is_ours(name) { " class=ours" } else { "" };
+        format!("<span{class}><i style='background:rgb({red},{green},{blue})'></i>{name}</span>")
+    });
+    Ok(format!(
+        "{text}<div class=key>{}</div>",
+        names.collect::<String>()
+    ))
+}
+
+/// The same for the same name in all plots.
+fn colour(name: &str) -> RGBColor {
+    let known = COLOURS.iter().find(|(known, _)| *known == name);
+    known.map_or(BLACK, |(_, colour)| *colour)
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("ours")
 }
 
 type Ranges = (std::ops::Range<f64>, std::ops::Range<f64>);
@@ -128,26 +155,17 @@ fn svg(
         .x_label_formatter(&|value| (x.label)(*value))
         .y_label_formatter(&|value| (y.label)(*value))
         .draw()?;
-    for (number, (name, points)) in curves.iter().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
+    for (name, points) in curves {
+        let colour = colour(name);
         // Ours stand out.
-        let width = if name.starts_with("ours") { 3 } else { 2 };
+        let width = if is_ours(name) { 3 } else { 2 };
         let style = ShapeStyle::from(colour).stroke_width(width);
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), style))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         let dots = points
             .iter()
             .map(|point| Circle::new(*point, width, colour.filled()));
         chart.draw_series(dots)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .label_font(("sans-serif", 14))
-        .draw()?;
     root.present()?;
     Ok(())
 }
@@ -156,16 +174,18 @@ const SIZE: (u32, u32) = (640, 400);
 
 const GREY: RGBColor = RGBColor(101, 112, 127);
 
-/// Told apart also by those who see few colours.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(110, 118, 128),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 90, 170),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 140, 100),
-    RGBColor(204, 121, 167),
-    RGBColor(213, 94, 0),
-    RGBColor(90, 60, 140),
+/// Told apart also by those who see few colours; one of ours is darker than what it stands on.
+const COLOURS: [(&str, RGBColor); 10] = [
+    ("floor", RGBColor(120, 128, 138)),
+    ("lapin", RGBColor(240, 180, 60)),
+    ("ours-lapin", RGBColor(200, 90, 0)),
+    ("ours-lapin-blocking", RGBColor(140, 60, 20)),
+    ("amiquip", RGBColor(110, 190, 235)),
+    ("ours-amiquip", RGBColor(0, 90, 170)),
+    ("ours-amiquip-async", RGBColor(20, 50, 110)),
+    ("amqprs", RGBColor(110, 180, 120)),
+    ("lapin-task", RGBColor(215, 170, 200)),
+    ("lapin-steps", RGBColor(190, 120, 170)),
 ];
 
 #[cfg(test)]
@@ -178,9 +198,13 @@ mod tests {
             name: "ours".to_owned(),
             points: vec![(1.0, 2.0), (64.0, 20.0)],
         };
-        let svg = against_in_flight(&[curve], "calls/s", false).expect("a plot");
+        let svg = against("calls in flight", &[curve], "calls/s", false).expect("a plot");
         assert!(svg.starts_with("<svg") && svg.contains("ours") && svg.contains("calls in flight"));
-        let nothing = quantiles(&[], "ms");
-        assert!(nothing.is_ok());
+    }
+
+    #[test]
+    fn nothing_is_drawn_of_nothing() {
+        let nothing = quantiles(&[], "ms").expect("a text");
+        assert!(!nothing.contains("<svg"), "{nothing}");
     }
 }

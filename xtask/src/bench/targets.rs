@@ -284,6 +284,8 @@ mod tests {
                     cpu_us: each,
                     allocations: None,
                     memory_mib: each,
+                    threads: each,
+                    descriptors: each,
                 })
             })
             .collect();
