@@ -74,7 +74,7 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         let worker = Worker::hire(&quick)?;
         Ok::<_, anyhow::Error>((worker, now()))
     })?;
-    let attempts = session.stats().started;
+    let attempts = session.stats().attempts.started;
     let records = stage.book.records();
     let well_again = |record: &&Record| record.begun > back + micros(RECOVERY);
     let after = records.iter().filter(well_again);
