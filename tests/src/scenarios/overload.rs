@@ -74,7 +74,7 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         .collect();
     waits.sort_unstable();
     let strange = records.iter().filter(|record| !is_expected(record)).count();
-    let attempts = session.stats().started;
+    let attempts = session.stats().attempts.started;
     let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or(0);
     let rules = Rules::default();
     let mut report = stage.finish(SCENARIO.name, ground, session, workers, &rules)?;
