@@ -42,6 +42,8 @@ mutants! {
     CancelLeaks,
     /// A cancellation of no request that runs here stops one that does.
     CancelStopsAnother,
+    /// A clock by which all is overdue is believed for ever.
+    ClockIsNeverDoubted,
     /// A call that its own client ends is said not to have been executed.
     ClosedIsNotExecuted,
     /// The confirm of the request counts as its answer.
@@ -56,6 +58,8 @@ mutants! {
     DiscardsTheHopeless,
     /// The end of an earlier connection ends the calls of this one.
     DisconnectOfAnyGeneration,
+    /// What comes in time does not rehabilitate a clock.
+    DoubtIsNeverOver,
     /// A worker that drains begins what waits.
     DrainBegins,
     /// A request that is late by its caller's clock alone is said never to run.

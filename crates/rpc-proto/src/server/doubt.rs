@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::mutants::{Mutant, is};
+
 /// For how long everything has to be overdue: far longer than it takes to work off what was held up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ impl Doubt {
     /// A request has come that was in time.
     pub(super) fn in_time(&self) {
         // Late by a moment, it does no harm.
-        if self.any.load(Ordering::Relaxed) {
+        if self.any.load(Ordering::Relaxed) && !is(Mutant::DoubtIsNeverOver) {
             self.any.store(false, Ordering::Relaxed);
             *self.since() = None;
         }
@@ -36,7 +38,7 @@ impl Doubt {
     pub(super) fn overdue(&self, now: Instant) -> bool {
         let since = *self.since().get_or_insert(now);
         self.any.store(true, Ordering::Relaxed);
-        now.saturating_duration_since(since) >= PATIENCE
+        now.saturating_duration_since(since) >= PATIENCE && !is(Mutant::ClockIsNeverDoubted)
     }
 
     fn since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {

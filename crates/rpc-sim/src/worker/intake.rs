@@ -105,12 +105,16 @@ impl Worker {
             ],
         );
         let lives = deliver.message.expiration;
+        let redelivered = deliver.redelivered || place > 1;
+        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
         let taken = Taken {
             at: wire.now,
             lives: lives.map(|lives| span(lives.as_duration())),
-            redelivered: deliver.redelivered || place > 1,
+            redelivered,
+            doubted: self
+                .doubts
+                .takes(&deliver.message, redelivered, unix_ms, wire.now),
         };
-        let unix_ms = setting.unix_ms(self.home.owner.process, wire.now);
         let accepted = intake.accept(delivery, wire.instant(), unix_ms);
         let origin = Origin {
             correlation_id: deliver.message.correlation_id.clone(),

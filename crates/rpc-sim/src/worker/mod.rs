@@ -3,6 +3,7 @@
 //! What it does and in which order is that of rpc-core's server driver: accept, wait for a slot and
 //! a turn, begin, run, reply, wait for the confirm, settle. It takes no decision of its own.
 
+mod doubts;
 mod drain;
 mod intake;
 mod options;
@@ -18,6 +19,7 @@ use rpc_proto::link::Generation;
 use rpc_proto::server::{Acceptor, AfterForward, AfterReply, GivenUp, Intake, Part, Running, Turn};
 use rpc_proto::{ErrorKind, ShortString};
 
+use self::doubts::Doubts;
 use self::options::{policy, topology};
 use self::turns::Waiting;
 pub(crate) use self::watch::{MAX_SKEW, answer};
@@ -66,6 +68,7 @@ pub(crate) struct Worker {
     drain: Drain,
     armed: Micros,
     watch: Watch,
+    doubts: Doubts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +174,7 @@ impl Worker {
             drain: Drain::No,
             armed: 0,
             watch: Watch::new(number),
+            doubts: Doubts::default(),
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Taken {
     pub(super) lives: Option<Micros>,
     /// Told so, or from quarantine.
     pub(super) redelivered: bool,
+    /// Its caller's clock is not believed, since all is overdue by it.
+    pub(super) doubted: bool,
 }
 
 /// What a worker can know of a request's time.
@@ -62,8 +64,8 @@ impl View {
         let early = signed(sent) - signed(taken.at) - ahead;
         let apart = past.max(u64::try_from(early).unwrap_or(0));
         let (believed, not) = (
-            apart < MAX_SKEW.saturating_sub(ROUNDING),
-            apart > MAX_SKEW + ROUNDING,
+            apart < MAX_SKEW.saturating_sub(ROUNDING) && !taken.doubted,
+            apart > MAX_SKEW + ROUNDING || taken.doubted,
         );
         let both_late = own_late.min(hint_late);
         let both_waited = own_waited.max(hint_waited);

@@ -277,6 +277,7 @@ impl Worker {
                     at: wire.now,
                     lives: None,
                     redelivered: true,
+                    doubted: false,
                 },
                 joined: true,
                 turn: None,
