@@ -146,11 +146,10 @@ impl Ground {
             })),
             Self::Own(node) => depth(node, queue),
             Self::Cluster(cluster) => {
-                let nodes = cluster.nodes().iter();
-                let asked = nodes.map(|node| depth(node, queue));
                 // Any of them knows, if it runs.
-                let told = asked.reduce(|told, next| told.or(next));
-                told.unwrap_or(Ok(None))
+                let mut told = cluster.nodes().iter().map(|node| depth(node, queue));
+                let told = told.find(Result::is_ok);
+                told.context("no node of the cluster answers")?
             }
             Self::Given(_) | Self::Nothing => Ok(None),
         }
