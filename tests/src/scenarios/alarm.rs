@@ -119,14 +119,18 @@ fn cast(stage: &Stage<'_>, queue: &ShortString, lasts: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The longest time between the end of one piece of work and the start of the next, during the alarm.
+/// The longest time between the end of one piece of work and the start of the next, during the alarm,
+/// and between the last and the end of the alarm: there is more to do than there is time.
 fn longest_gap(work: &[Execution], begun: Micros, ended: Micros) -> Option<Duration> {
     let within = |at: Micros| at > begun && at < ended;
     let gaps = work.windows(2).filter_map(|pair| {
         let (done, next) = (pair[0].ended?, pair[1].started);
         (within(done) || within(next)).then(|| Duration::from_micros(next.saturating_sub(done)))
     });
-    gaps.max()
+    let last = work.iter().filter_map(|piece| piece.ended);
+    let last = last.filter(|done| *done < ended).max();
+    let idle = last.map(|done| Duration::from_micros(ended - done));
+    gaps.chain(idle).max()
 }
 
 /// How long after that moment the first second began in which calls ended well at the full rate: calls
@@ -179,7 +183,13 @@ mod tests {
         );
         assert_eq!(
             longest_gap(&work, 505, 525),
-            Some(Duration::from_micros(10))
+            Some(Duration::from_micros(15))
+        );
+        // Nothing was done any more.
+        let end = 20_000;
+        assert_eq!(
+            longest_gap(&work, 4_900, end),
+            Some(Duration::from_micros(end - 5_010))
         );
         assert_eq!(longest_gap(&[], 0, 10), None);
     }
