@@ -31,6 +31,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     needs: Needs::Node,
     transports: &[Transport::Lapin, Transport::Amiquip, Transport::Memory],
     full: Numbers {
+        // About as many, at that rate.
         calls: 37_500,
         in_flight: 1_200,
         faults: 1,
@@ -60,9 +61,15 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     contract.work = casts.path().to_path_buf();
     let caster = Worker::hire(&contract)?;
     let lasts = setting.numbers.duration;
-    cast(&stage, &contract.serving.queue, lasts + BEFORE)?;
+    // More than can be done meanwhile.
+    cast(
+        &stage,
+        &contract.serving.queue,
+        (lasts + BEFORE) * 2 + BACK_LIMIT,
+    )?;
 
-    let load = Load::of(setting, TIMEOUT).with_rate(RATE);
+    // However long the operator takes to raise the alarm and to clear it.
+    let load = Load::of(setting, TIMEOUT).with_rate(RATE).without_end();
     let alarm = load::run(&session, &load, &stage.book, setting, || {
         thread::sleep(BEFORE);
         ground.set_alarm(true)?;
@@ -71,7 +78,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         let ended = now();
         ground.set_alarm(false)?;
         // It is over when the broker has been told so.
-        Ok::<_, anyhow::Error>((begun, ended, now()))
+        let cleared = now();
+        thread::sleep(BACK_LIMIT + AFTER);
+        Ok::<_, anyhow::Error>((begun, ended, cleared))
     })?;
     let (begun, ended, cleared) = alarm;
     let records = stage.book.records();
@@ -157,6 +166,9 @@ const BEFORE: Duration = Duration::from_secs(3);
 
 /// The broker looks at its memory once in a while.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// As long as it takes to see the full rate.
+const AFTER: Duration = Duration::from_secs(2);
 
 const CAST_TIME: Duration = Duration::from_millis(50);
 
