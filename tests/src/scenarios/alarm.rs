@@ -31,6 +31,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     needs: Needs::Node,
     transports: &[Transport::Lapin, Transport::Amiquip, Transport::Memory],
     full: Numbers {
+        // About as many, at that rate.
         calls: 37_500,
         in_flight: 1_200,
         faults: 1,
@@ -60,9 +61,15 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     contract.work = casts.path().to_path_buf();
     let caster = Worker::hire(&contract)?;
     let lasts = setting.numbers.duration;
-    cast(&stage, &contract.serving.queue, lasts + BEFORE)?;
+    // More than can be done meanwhile.
+    cast(
+        &stage,
+        &contract.serving.queue,
+        (lasts + BEFORE) * 2 + BACK_LIMIT,
+    )?;
 
-    let load = Load::of(setting, TIMEOUT).with_rate(RATE);
+    // However long the operator takes to raise the alarm and to clear it.
+    let load = Load::of(setting, TIMEOUT).with_rate(RATE).without_end();
     let alarm = load::run(&session, &load, &stage.book, setting, || {
         thread::sleep(BEFORE);
         ground.set_alarm(true)?;
@@ -71,7 +78,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         let ended = now();
         ground.set_alarm(false)?;
         // It is over when the broker has been told so.
-        Ok::<_, anyhow::Error>((begun, ended, now()))
+        let cleared = now();
+        thread::sleep(BACK_LIMIT + AFTER);
+        Ok::<_, anyhow::Error>((begun, ended, cleared))
     })?;
     let (begun, ended, cleared) = alarm;
     let records = stage.book.records();
@@ -119,14 +128,18 @@ fn cast(stage: &Stage<'_>, queue: &ShortString, lasts: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The longest time between the end of one piece of work and the start of the next, during the alarm.
+/// The longest time between the end of one piece of work and the start of the next, during the alarm,
+/// and between the last and the end of the alarm: there is more to do than there is time.
 fn longest_gap(work: &[Execution], begun: Micros, ended: Micros) -> Option<Duration> {
     let within = |at: Micros| at > begun && at < ended;
     let gaps = work.windows(2).filter_map(|pair| {
         let (done, next) = (pair[0].ended?, pair[1].started);
         (within(done) || within(next)).then(|| Duration::from_micros(next.saturating_sub(done)))
     });
-    gaps.max()
+    let last = work.iter().filter_map(|piece| piece.ended);
+    let last = last.filter(|done| *done < ended).max();
+    let idle = last.map(|done| Duration::from_micros(ended - done));
+    gaps.chain(idle).max()
 }
 
 /// How long after that moment the first second began in which calls ended well at the full rate: calls
@@ -154,6 +167,9 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// The broker looks at its memory once in a while.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// As long as it takes to see the full rate.
+const AFTER: Duration = Duration::from_secs(2);
+
 const CAST_TIME: Duration = Duration::from_millis(50);
 
 const ACK_LIMIT: Duration = Duration::from_secs(1);
@@ -179,7 +195,13 @@ mod tests {
         );
         assert_eq!(
             longest_gap(&work, 505, 525),
-            Some(Duration::from_micros(10))
+            Some(Duration::from_micros(15))
+        );
+        // Nothing was done any more.
+        let end = 20_000;
+        assert_eq!(
+            longest_gap(&work, 4_900, end),
+            Some(Duration::from_micros(end - 5_010))
         );
         assert_eq!(longest_gap(&[], 0, 10), None);
     }

@@ -32,7 +32,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
     },
     short: Numbers {
         calls: 2_000,
-        in_flight: 32,
+        // On a machine that is busy the broker may come back after their deadline: then they are all
+        // that may be lost.
+        in_flight: 16,
         faults: 1,
         duration: Duration::ZERO,
     },
