@@ -81,7 +81,21 @@ fn in_the_process_a_rolling_restart_runs_nothing_twice() {
 
 #[test]
 fn a_library_that_hangs_holds_nobody_up() {
-    holds_in_the_process("hang");
+    // Of each kind on each face: natively, guarded, and behind the two adapters.
+    let kinds = [
+        (Transport::Memory, Face::Async),
+        (Transport::Memory, Face::Blocking),
+        (Transport::Lapin, Face::Blocking),
+        (Transport::Amiquip, Face::Async),
+    ];
+    for (transport, face) in kinds {
+        holds("hang", transport, face, &mut Ground::Nothing);
+    }
+}
+
+#[test]
+fn in_the_process_retries_do_not_become_the_load() {
+    holds_in_the_process("retry-storm");
 }
 
 #[test]
@@ -121,6 +135,12 @@ fn under_overload_the_work_that_is_done_is_of_use() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn retries_do_not_become_the_load() {
+    holds_on_the_broker("retry-storm");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
 fn forged_replies_are_not_accepted() {
     holds_on_the_broker("forged");
 }
@@ -147,6 +167,12 @@ fn a_request_to_answer_oneself_goes_nowhere() {
 #[ignore = "needs RabbitMQ installed: run cargo xtask test"]
 fn a_broker_that_dies_loses_no_call() {
     holds_on_own_node("broker-kill");
+}
+
+#[test]
+#[ignore = "needs RabbitMQ installed: run cargo xtask test"]
+fn clients_that_die_cost_nobody_else_anything() {
+    holds_on_own_node("kill-client");
 }
 
 #[test]

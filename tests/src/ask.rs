@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rpc_core::{DeliveryMode, Message, ShortString};
 use serde::{Deserialize, Serialize};
 
 /// The method of all calls.
@@ -64,6 +65,21 @@ impl Ask {
     pub const fn with_act(mut self, act: Act) -> Self {
         self.act = act;
         self
+    }
+
+    /// The request as a message that wants no answer.
+    ///
+    /// # Errors
+    ///
+    /// None: it can be encoded.
+    pub fn message(&self) -> serde_json::Result<Message> {
+        Ok(Message {
+            body: serde_json::to_vec(self)?.into(),
+            content_type: Some(ShortString::from_static("application/json")),
+            delivery_mode: DeliveryMode::Persistent,
+            kind: Some(ShortString::from_static(METHOD)),
+            ..Message::default()
+        })
     }
 
     /// The only right answer.

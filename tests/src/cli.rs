@@ -13,11 +13,14 @@ use clap::{CommandFactory, Parser};
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use rabbitmq_node::Node;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use transport_memory::MemoryBroker;
 
 use crate::ground::Ground;
 use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
+use crate::scratch;
 use crate::setting::{Face, Numbers, Progress, Setting, Transport};
 
 /// Break brokers, workers and networks under load, and account for every call.
@@ -69,6 +72,10 @@ struct Arguments {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
+
+    /// Only say what the run needs, `rabbitmq` or `nothing`: for who must provide for it
+    #[arg(long, hide = true)]
+    needs: bool,
 }
 
 /// Runs as the command line says.
@@ -87,6 +94,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if !scenario.transports.contains(&arguments.transport) {
         let transport = arguments.transport;
         wrong_usage(&format!("`{name}` makes no sense on {transport}"));
+    }
+    if arguments.needs {
+        echo(if needs_rabbitmq(scenario, arguments.transport) {
+            "rabbitmq"
+        } else {
+            "nothing"
+        });
+        return ExitCode::SUCCESS;
     }
     match run(scenario, &arguments) {
         Ok(report) => {
@@ -120,6 +135,7 @@ fn run(scenario: &Scenario, arguments: &Arguments) -> Result<Report> {
     .alone()
     .with_seed(arguments.seed)
     .with_progress(progress(&bar));
+    end_when_told()?;
     end_at(scenario.limit);
     let mut ground = prepare(scenario, arguments.transport, &bar)?;
     let report = scenario.run(&setting, &mut ground);
@@ -143,6 +159,15 @@ fn numbers(scenario: &Scenario, arguments: &Arguments) -> Numbers {
     }
 }
 
+/// Whether the scenario needs RabbitMQ on this machine, or one that the environment names.
+fn needs_rabbitmq(scenario: &Scenario, transport: Transport) -> bool {
+    match scenario.needs {
+        Needs::Nothing => false,
+        Needs::Installation => true,
+        Needs::Broker | Needs::Node => transport != Transport::Memory,
+    }
+}
+
 /// The broker that the scenario needs. One that the environment names serves those that only use it.
 fn prepare(scenario: &Scenario, transport: Transport, bar: &ProgressBar) -> Result<Ground> {
     if scenario.needs == Needs::Nothing || scenario.needs == Needs::Installation {
@@ -162,12 +187,27 @@ fn prepare(scenario: &Scenario, transport: Transport, bar: &ProgressBar) -> Resu
     }
 }
 
+/// Ends this program at the interrupt key or when it is asked to end, and leaves nothing behind:
+/// workers and nodes see its end by themselves.
+fn end_when_told() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            scratch::clear();
+            // As a shell says it of a program that a signal has ended.
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
 /// Ends this program, and with it everything it has started, when a run takes too long: whatever
 /// hangs then is not what the ledger watches.
 fn end_at(limit: Duration) {
     thread::spawn(move || {
         thread::sleep(limit);
         eprintln!("error: the run did not end within {limit:?}");
+        scratch::clear();
         std::process::exit(1);
     });
 }
@@ -240,5 +280,17 @@ mod tests {
                 .iter()
                 .all(|scenario| list.contains(scenario.name))
         );
+    }
+
+    #[test]
+    fn what_has_all_it_needs_asks_for_no_rabbitmq() {
+        let needs = |name, transport| {
+            needs_rabbitmq(Scenario::find(name).expect("it is in the list"), transport)
+        };
+        for name in ["hang", "sim", "slow-loris-broker"] {
+            assert!(!needs(name, Transport::Lapin), "{name}");
+        }
+        assert!(needs("drain", Transport::Lapin) && !needs("drain", Transport::Memory));
+        assert!(needs("cluster", Transport::Amiquip));
     }
 }

@@ -1,11 +1,12 @@
 //! The broker under a scenario, with what an operator may do to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use fault_proxy::Proxy;
-use rabbitmq_node::Node;
+use rabbitmq_node::{Cluster, Node};
 use rpc_core::ShortString;
 use transport_memory::MemoryBroker;
 use url::Url;
@@ -24,6 +25,8 @@ pub enum Ground {
     Given(String),
     /// A private node, to be killed at will.
     Own(Node),
+    /// Several private nodes that are one broker, each to be killed at will.
+    Cluster(Cluster),
     /// None.
     Nothing,
 }
@@ -61,6 +64,7 @@ impl Ground {
             Self::Memory(broker) => Place::Memory(broker.clone()),
             Self::Given(url) => Place::Urls(vec![url.clone()]),
             Self::Own(node) => Place::Urls(vec![node.url()]),
+            Self::Cluster(cluster) => Place::Urls(cluster.urls()),
             Self::Nothing => bail!("the scenario needs a broker, and has none"),
         })
     }
@@ -74,7 +78,7 @@ impl Ground {
         match self {
             Self::Given(url) => Ok(url.clone()),
             Self::Own(node) => Ok(node.url()),
-            Self::Memory(_) | Self::Nothing => bail!("the scenario needs a broker with a URL"),
+            _ => bail!("the scenario needs a broker with one URL"),
         }
     }
 
@@ -122,8 +126,14 @@ impl Ground {
         }
     }
 
+    /// Whether it can be seen what is in a queue: the tools are for brokers that are ours.
+    #[must_use]
+    pub const fn tells(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Own(_) | Self::Cluster(_))
+    }
+
     /// How many messages a queue has; nothing when there is no such queue, or when the broker does not
-    /// tell: one that is not ours tells only what waits.
+    /// [tell](Self::tells).
     ///
     /// # Errors
     ///
@@ -135,12 +145,18 @@ impl Ground {
                 unacked: broker.unsettled(queue).unwrap_or(0) as u64,
             })),
             Self::Own(node) => depth(node, queue),
+            Self::Cluster(cluster) => {
+                // Any of them knows, if it runs.
+                let mut told = cluster.nodes().iter().map(|node| depth(node, queue));
+                let told = told.find(Result::is_ok);
+                told.context("no node of the cluster answers")?
+            }
             Self::Given(_) | Self::Nothing => Ok(None),
         }
     }
 
     /// Waits until a queue is empty and nobody holds anything of it; what is left if it does not come
-    /// to that. A broker that does not tell is believed.
+    /// to that. Of a broker that does not [tell](Self::tells) nothing is left as far as is known.
     ///
     /// # Errors
     ///
@@ -159,27 +175,58 @@ impl Ground {
         }
     }
 
-    /// Where the broker's log ends now, for [`complaints`](Self::complaints).
+    /// The names of all queues; nothing where it does not [tell](Self::tells) them.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be asked.
+    pub fn queues(&self) -> Result<Option<BTreeSet<String>>> {
+        let Self::Own(node) = self else {
+            return Ok(None);
+        };
+        let listed = node.ctl(&["list_queues", "name"])?;
+        Ok(Some(listed.lines().map(str::to_owned).collect()))
+    }
+
+    /// Where the broker's logs end now, for [`complaints`](Self::complaints).
     #[must_use]
-    pub fn log_mark(&self) -> u64 {
-        let Self::Own(node) = self else { return 0 };
-        fs::metadata(node.log_path()).map_or(0, |metadata| metadata.len())
+    pub fn log_mark(&self) -> LogMark {
+        let length = |node: &Node| fs::metadata(node.log_path()).map_or(0, |log| log.len());
+        LogMark(self.nodes().iter().map(length).collect())
     }
 
     /// What the broker has logged since the mark about peers that broke the protocol: 406, 501, 541.
+    /// Nothing where the log cannot be read, for it is not ours or there is none.
     #[must_use]
-    pub fn complaints(&self, mark: u64) -> Vec<String> {
-        let Self::Own(node) = self else {
-            return Vec::new();
-        };
-        let log = fs::read(node.log_path()).unwrap_or_default();
-        let since = usize::try_from(mark).unwrap_or(0).min(log.len());
-        let text = String::from_utf8_lossy(&log[since..]).into_owned();
-        let words = ["precondition_failed", "frame_error", "internal_error"];
-        let bad = |line: &&str| words.iter().any(|word| line.contains(word));
-        text.lines().filter(bad).map(str::to_owned).collect()
+    pub fn complaints(&self, mark: &LogMark) -> Option<Vec<String>> {
+        let nodes = self.nodes();
+        if nodes.is_empty() || nodes.len() != mark.0.len() {
+            return None;
+        }
+        let mut complaints = Vec::new();
+        for (node, mark) in nodes.iter().zip(&mark.0) {
+            let log = fs::read(node.log_path()).ok()?;
+            let since = usize::try_from(*mark).unwrap_or(0).min(log.len());
+            let text = String::from_utf8_lossy(&log[since..]).into_owned();
+            let words = ["precondition_failed", "frame_error", "internal_error"];
+            let bad = |line: &&str| words.iter().any(|word| line.contains(word));
+            complaints.extend(text.lines().filter(bad).map(str::to_owned));
+        }
+        Some(complaints)
+    }
+
+    fn nodes(&self) -> &[Node] {
+        match self {
+            Self::Own(node) => std::slice::from_ref(node),
+            Self::Cluster(cluster) => cluster.nodes(),
+            _ => &[],
+        }
     }
 }
+
+/// Where the logs of a broker ended at a moment, one for each node.
+#[derive(Clone, Debug, Default)]
+pub struct LogMark(Vec<u64>);
 
 impl Place {
     /// How many addresses there are.

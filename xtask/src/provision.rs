@@ -72,6 +72,16 @@ pub(crate) fn for_benches() -> Result<Broker> {
     broker()
 }
 
+/// Finds or installs valgrind, and returns what to call it by.
+pub(crate) fn valgrind() -> Result<PathBuf> {
+    install_missing(&[Need::Valgrind])?;
+    if has_valgrind()? {
+        Ok(valgrind_path())
+    } else {
+        Err(Missing(GET_VALGRIND.into()).into())
+    }
+}
+
 /// The broker that the user named.
 pub(crate) fn given_url() -> Option<String> {
     env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty())
@@ -179,6 +189,7 @@ fn python() -> Result<PathBuf> {
 enum Need {
     Pika,
     RabbitMq,
+    Valgrind,
 }
 
 impl Need {
@@ -186,6 +197,7 @@ impl Need {
         match self {
             Self::Pika => Ok(python_with_pika()?.is_some()),
             Self::RabbitMq => Ok(Installation::find().is_ok()),
+            Self::Valgrind => has_valgrind(),
         }
     }
 
@@ -194,6 +206,7 @@ impl Need {
         match self {
             Self::Pika => "python3-pika",
             Self::RabbitMq => "rabbitmq-server",
+            Self::Valgrind => "valgrind",
         }
     }
 
@@ -202,6 +215,7 @@ impl Need {
         match self {
             Self::Pika => PYTHON_VARIABLE,
             Self::RabbitMq => "RABBITMQ_SBIN",
+            Self::Valgrind => VALGRIND_VARIABLE,
         }
     }
 }
@@ -372,6 +386,16 @@ fn has_pika(python: &Path) -> Result<bool> {
     succeeds(command, Duration::from_secs(30))
 }
 
+fn valgrind_path() -> PathBuf {
+    env::var_os(VALGRIND_VARIABLE).map_or_else(|| "valgrind".into(), PathBuf::from)
+}
+
+fn has_valgrind() -> Result<bool> {
+    let mut command = Command::new(valgrind_path());
+    command.arg("--version");
+    succeeds(command, Duration::from_secs(30))
+}
+
 /// Where a Python environment of our own lies.
 fn environment_dir() -> Result<PathBuf> {
     Ok(Metadata::load()?.target_directory.join("python"))
@@ -382,6 +406,9 @@ pub(crate) const URL_VARIABLE: &str = "RPC_AMQP_URL";
 
 /// Names the Python for tests, and to tests.
 pub(crate) const PYTHON_VARIABLE: &str = "RPC_PYTHON";
+
+/// Names the valgrind that counts instructions.
+const VALGRIND_VARIABLE: &str = "RPC_VALGRIND";
 
 const PIKA: &str = "pika==1.3.2";
 
@@ -400,6 +427,11 @@ to get Python with pika, which plays the foreign peer in tests:
                    or python3-venv, with which pip can install pika below target/
   elsewhere        python3 -m pip install pika
                    and set RPC_PYTHON to that python3 if it is not the first in PATH";
+
+const GET_VALGRIND: &str = "\
+to get valgrind, which counts instructions:
+  Debian, Ubuntu   sudo apt-get install valgrind
+  elsewhere        install it, and set RPC_VALGRIND if it is not in PATH";
 
 const APT_LIMIT: Duration = Duration::from_secs(900);
 

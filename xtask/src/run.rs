@@ -175,8 +175,17 @@ pub(crate) fn announced<T>(what: &str, action: impl FnOnce() -> Result<T>) -> Re
 
 /// Prints a line; a reader that went away is no reason to fail.
 pub(crate) fn echo(line: &str) {
+    if ASIDE.load(Ordering::Relaxed) {
+        let _ = writeln!(io::stderr(), "{line}");
+        return;
+    }
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Prints to the standard error from now on: the standard output is for a program to read.
+pub(crate) fn speak_aside() {
+    ASIDE.store(true, Ordering::Relaxed);
 }
 
 pub(crate) fn seconds(duration: Duration) -> String {
@@ -280,6 +289,8 @@ fn end_group(child: &mut Child) {
         }
     }
 }
+
+static ASIDE: AtomicBool = AtomicBool::new(false);
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 

@@ -367,6 +367,7 @@ const NODE_TESTS: &[&str] = &[
     "torture::a_queue_that_is_deleted_is_served_again",
     "torture::an_alarm_hangs_no_call_and_stops_no_acknowledgement",
     "torture::clients_and_workers_may_start_before_the_broker",
+    "torture::clients_that_die_cost_nobody_else_anything",
     "torture::poison_is_taken_out_and_its_neighbours_are_answered",
     "two_nodes_do_not_meet_unless_they_are_peers",
 ];

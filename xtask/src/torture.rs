@@ -3,15 +3,16 @@
 //! The scenarios are in the package `rpc-tests`, and so is everything that they do; this command sees to
 //! it that RabbitMQ is there, builds the rig as fast as it can be, and passes on what it says.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::provision::{self, Broker, Missing, URL_VARIABLE};
-use crate::run::{Usage, announced, attached, show};
+use crate::Verdict;
+use crate::provision::{self, Broker, URL_VARIABLE};
+use crate::run::{Usage, announced, attached, capture, show, speak_aside};
 use crate::workspace::{Metadata, cargo};
-use crate::{Verdict, run};
 
 /// Options of `torture`.
 #[derive(Clone, Debug, clap::Args)]
@@ -97,15 +98,6 @@ impl Options {
             "release"
         }
     }
-
-    /// Whether RabbitMQ is needed, as far as can be told without knowing the scenario.
-    fn needs_broker(&self) -> bool {
-        let alone = self
-            .scenario
-            .as_deref()
-            .is_some_and(|name| ALONE.contains(&name));
-        !self.list && !alone && self.transport.as_deref() != Some("memory")
-    }
 }
 
 /// The command `torture`.
@@ -124,27 +116,22 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     ];
     // Of the standard output nothing but the report is wanted.
     if options.json || options.list {
-        let mut quietly = cargo(&arguments);
-        quietly.arg("--quiet");
-        let ended = attached(quietly, BUILD_LIMIT)?;
-        if !ended.success() {
-            bail!("the build of the rig {}", ended.describe());
-        }
-    } else {
-        let built = announced("building the fault rig", || {
-            show(cargo(&arguments), BUILD_LIMIT)
-        })?;
-        if !built.success() {
-            return Ok(Verdict::Failed);
-        }
+        speak_aside();
     }
-    let given = if options.needs_broker() {
-        given_url(options.json)?
+    let built = announced("building the fault rig", || {
+        show(cargo(&arguments), BUILD_LIMIT)
+    })?;
+    if !built.success() {
+        return Ok(Verdict::Failed);
+    }
+    let dir = if profile == "dev" { "debug" } else { profile };
+    let rig = metadata.target_directory.join(dir).join(BINARY);
+    let given = if !options.list && needs_rabbitmq(&rig, options)? {
+        given_url()?
     } else {
         None
     };
-    let dir = if profile == "dev" { "debug" } else { profile };
-    let mut command = Command::new(metadata.target_directory.join(dir).join(BINARY));
+    let mut command = Command::new(rig);
     command.args(options.to_command_line());
     match given {
         Some(url) => command.env(URL_VARIABLE, url),
@@ -161,19 +148,21 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     }
 }
 
-/// The broker that the user named, after RabbitMQ was found or installed if none was.
-fn given_url(quiet: bool) -> Result<Option<String>> {
-    if quiet {
-        // Nothing but the report may be printed, which rules out installing anything.
-        return match provision::given_url() {
-            Some(url) => Ok(Some(url)),
-            None => match rabbitmq_node::Installation::find() {
-                Ok(_) => Ok(None),
-                Err(error) => Err(Missing(error.to_string()).into()),
-            },
-        };
+/// Whether the run takes a RabbitMQ: the rig knows its scenarios.
+fn needs_rabbitmq(rig: &Path, options: &Options) -> Result<bool> {
+    let mut asking = Command::new(rig);
+    asking.args(options.to_command_line()).arg(NEEDS);
+    let (ended, said) = capture(asking, ASK_LIMIT)?;
+    match ended.status.and_then(|status| status.code()) {
+        Some(0) => Ok(said.trim() == "rabbitmq"),
+        // It has said what is wrong.
+        Some(2) => Err(Usage.into()),
+        _ => bail!("the rig {}", ended.describe()),
     }
-    run::check_interrupted()?;
+}
+
+/// The broker that the user named, after RabbitMQ was found or installed if none was.
+fn given_url() -> Result<Option<String>> {
     Ok(match provision::for_benches()? {
         Broker::Given(url) => Some(url),
         Broker::Installed(_) => None,
@@ -184,8 +173,10 @@ const PACKAGE: &str = "rpc-tests";
 
 const BINARY: &str = "torture";
 
-/// The scenarios that make do without RabbitMQ whatever the transport.
-const ALONE: [&str; 2] = ["hang", "sim"];
+/// Asks the rig what a run needs, instead of running it.
+const NEEDS: &str = "--needs";
+
+const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -239,6 +230,5 @@ mod tests {
         assert!(Line::try_parse_from(["torture"]).is_err());
         assert_eq!(parse(&["drain"]).profile(), "release");
         assert_eq!(parse(&["drain", "--short"]).profile(), "dev");
-        assert!(!parse(&["drain", "--transport", "memory"]).needs_broker());
     }
 }

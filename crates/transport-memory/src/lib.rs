@@ -35,7 +35,8 @@
 //! * A message whose `expiration` has passed is dropped when it is at the head of its queue. One
 //!   that waits in the buffer of a consumer is delivered late, as by RabbitMQ.
 //! * A [`Transient`](rpc_core::QueueKind::Transient) queue goes with its last consumer.
-//! * A full queue refuses what is published to it, as one declared with `reject-publish` does.
+//! * A full queue refuses what is published to it, as one declared with `reject-publish` does, or drops
+//!   its oldest message where its newest are to be kept.
 //! * What a queue with dead letters gives up (discarded, expired, over the delivery limit) goes to
 //!   the queue for them, with the cause in the header `x-first-death-reason`, and loses its expiration.
 //! * A message of a quorum queue that comes back says how often it has in `x-delivery-count`.

@@ -3,7 +3,7 @@
 use std::env;
 use std::process::ExitCode;
 
-use rpc_tests::{cli, worker};
+use rpc_tests::{cli, victim, worker};
 
 fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1).peekable();
@@ -12,6 +12,12 @@ fn main() -> ExitCode {
         .is_some_and(|first| first == worker::WORKER)
     {
         return worker::main(arguments);
+    }
+    if arguments
+        .peek()
+        .is_some_and(|first| first == victim::VICTIM)
+    {
+        return victim::main(arguments);
     }
     cli::main(env::args_os())
 }

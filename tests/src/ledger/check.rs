@@ -107,6 +107,8 @@ pub struct Tally {
     pub max_overrun_ms: u64,
     /// Executions of further attempts.
     pub retries: u64,
+    /// Calls that ended as *executed*, with an answer or an error, and of which no handler began.
+    pub executed_but_did_not_run: u64,
     /// Executions that began after the deadline of their call, beyond the slack.
     pub expired_but_ran: u64,
     /// Calls that ran more often than their attempts and redeliveries account for.
@@ -165,7 +167,10 @@ impl Tally {
         }
         match &record.outcome {
             None => {}
-            Some(Outcome::Right) => self.ok += 1,
+            Some(Outcome::Right) => {
+                self.ok += 1;
+                self.executed_but_did_not_run += u64::from(runs.all == 0);
+            }
             Some(Outcome::Wrong) => self.wrong += 1,
             Some(Outcome::Failed {
                 reason, certainty, ..
@@ -174,6 +179,8 @@ impl Tally {
                 *self.errors.entry(reason.clone()).or_default() += 1;
                 let denied = *certainty == Certainty::NotExecuted;
                 self.not_executed_but_ran += u64::from(denied && runs.all > 0);
+                let claimed = *certainty == Certainty::Executed;
+                self.executed_but_did_not_run += u64::from(claimed && runs.all == 0);
             }
         }
         let late = runs.latest > record.deadline + micros(rules.slack);
@@ -205,6 +212,10 @@ impl Tally {
         none(
             self.not_executed_but_ran,
             "calls ended as not executed and ran",
+        );
+        none(
+            self.executed_but_did_not_run,
+            "calls ended as executed and did not run",
         );
         none(self.expired_but_ran, "requests ran after their deadline");
         none(
@@ -290,8 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn executed_means_that_it_ran() {
+        for outcome in [Outcome::Right, failed(Certainty::Executed)] {
+            let records = [ended(0, outcome)];
+            let found = breaches(&records, &[], Rules::default());
+            assert_eq!(found, ["1 calls ended as executed and did not run"]);
+            assert!(breaches(&records, &[run(0, 1, false)], Rules::default()).is_empty());
+        }
+    }
+
+    #[test]
     fn a_late_end_hangs_and_no_end_is_not_accounted_for() {
-        let found = breaches(&[ended(1_000_001, Outcome::Right)], &[], Rules::default());
+        let late = [ended(1_000_001, Outcome::Right)];
+        let found = breaches(&late, &[run(0, 1, false)], Rules::default());
         assert_eq!(found, ["1 calls ended too late or not at all"]);
         let open = Record {
             ended: None,
@@ -318,10 +340,8 @@ mod tests {
     #[test]
     fn work_for_nobody_and_work_too_late_are_found() {
         let records = [ended(0, Outcome::Right)];
-        assert_eq!(
-            breaches(&records, &[run(5, 1, false)], Rules::default()).len(),
-            1
-        );
+        let stray = [run(0, 1, false), run(5, 1, false)];
+        assert_eq!(breaches(&records, &stray, Rules::default()).len(), 1);
         let late = Execution {
             started: 10_300_000,
             ..run(0, 1, false)

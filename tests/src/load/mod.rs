@@ -29,6 +29,8 @@ pub struct Load {
     /// What the handler of a call does.
     pub act: Arc<dyn Fn(u64) -> Act + Send + Sync>,
     stop: Arc<AtomicBool>,
+    /// How many may have begun so far.
+    gate: Arc<AtomicU64>,
 }
 
 impl Load {
@@ -42,7 +44,15 @@ impl Load {
             rate: None,
             act: Arc::new(|_| Act::Answer),
             stop: Arc::default(),
+            gate: Arc::new(AtomicU64::new(u64::MAX)),
         }
+    }
+
+    /// Goes on as long as what happens to it, however many calls that takes.
+    #[must_use]
+    pub const fn without_end(mut self) -> Self {
+        self.calls = u64::MAX;
+        self
     }
 
     /// Begins so many calls a second, whatever becomes of them.
@@ -57,6 +67,12 @@ impl Load {
     pub fn with_act(mut self, act: impl Fn(u64) -> Act + Send + Sync + 'static) -> Self {
         self.act = Arc::new(act);
         self
+    }
+
+    /// Lets no more than so many calls begin until more is said: a load that is ahead of what happens
+    /// to it would be over too soon.
+    pub fn let_begin(&self, calls: u64) {
+        self.gate.store(calls, Ordering::SeqCst);
     }
 
     /// What stops it before all calls are made.
@@ -99,9 +115,9 @@ struct Shared {
 }
 
 impl Shared {
-    /// Takes the next call: when it is due. None when there is none left.
-    fn take(&self) -> Option<Instant> {
-        if self.load.stop.load(Ordering::SeqCst) {
+    /// Takes the next call: which one it is, and when it is due. None when there is none left.
+    fn take(&self) -> Option<(u64, Instant)> {
+        if self.is_stopped() {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::SeqCst);
@@ -111,7 +127,16 @@ impl Shared {
         let after = self.load.rate.map_or(Duration::ZERO, |rate| {
             Duration::from_secs_f64(number as f64 / rate)
         });
-        Some(self.begun + after)
+        Some((number, self.begun + after))
+    }
+
+    /// Whether a call has to wait for those before it.
+    fn is_held(&self, number: u64) -> bool {
+        number >= self.load.gate.load(Ordering::SeqCst) && !self.is_stopped()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.load.stop.load(Ordering::SeqCst)
     }
 
     /// Opens the record of a call, and says what it asks.
@@ -123,7 +148,7 @@ impl Shared {
 
 /// Makes the calls, and returns when all have ended, or when those that have not are beyond hope: the
 /// book shows which. `while_running` runs beside it, on this thread; the load goes on until its end
-/// and its own.
+/// and its own, and one without end until that of `while_running`.
 pub fn run<R>(
     session: &Session,
     load: &Load,
@@ -153,6 +178,10 @@ pub fn run<R>(
             }
         });
         let watched = while_running();
+        load.let_begin(u64::MAX);
+        if load.calls == u64::MAX {
+            load.stopper().stop();
+        }
         wait(&all_done, book);
         over.store(true, Ordering::SeqCst);
         let _ = watch.join();
@@ -182,6 +211,9 @@ fn wait(all_done: &mpsc::Receiver<()>, book: &Book) {
         }
     }
 }
+
+/// How often a call that is held looks whether it still is.
+const HELD: Duration = Duration::from_millis(2);
 
 /// How often progress is shown, and the end looked for.
 const TICK: Duration = Duration::from_millis(200);

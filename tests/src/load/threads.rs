@@ -7,7 +7,7 @@ use std::time::Instant;
 use rpc_core::CallOptions;
 use rpc_core::blocking::Client;
 
-use super::Shared;
+use super::{HELD, Shared};
 use crate::ask::METHOD;
 
 pub(super) fn start(client: &Client, shared: &Arc<Shared>) {
@@ -15,8 +15,11 @@ pub(super) fn start(client: &Client, shared: &Arc<Shared>) {
         let (client, shared) = (client.clone(), Arc::clone(shared));
         // Not scoped: one that hangs is left behind, and the book tells.
         thread::spawn(move || {
-            while let Some(due) = shared.take() {
+            while let Some((number, due)) = shared.take() {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
+                while shared.is_held(number) {
+                    thread::sleep(HELD);
+                }
                 let ask = shared.open();
                 let options = CallOptions::timeout(shared.load.timeout);
                 let result = client.call_with(options, METHOD, &ask);

@@ -11,7 +11,7 @@ use rpc_core::proto::link::LinkState;
 use url::Url;
 
 use crate::ask::Ask;
-use crate::ground::{self, Ground, Place};
+use crate::ground::{self, Ground, LogMark, Place};
 use crate::ledger::{Rules, WorkLog};
 use crate::load::{self, Load};
 use crate::report::Report;
@@ -127,7 +127,7 @@ fn run_slow_loris(setting: &Setting, ground: &mut Ground) -> Result<Report> {
             }
         }
     });
-    let stage = Stage::at(setting, place, 0, QueueChoice::Durable)?;
+    let stage = Stage::at(setting, place, LogMark::default(), QueueChoice::Durable)?;
     let options = CallerOptions::patient(stage.queue.clone(), SHORT);
     let session = Session::begin(setting, &stage.place, options)?;
     let load = Load::of(setting, SHORT);

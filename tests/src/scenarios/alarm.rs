@@ -7,16 +7,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rpc_core::blocking::Transport as _;
-use rpc_core::{Address, DeliveryMode, Message, ShortString};
+use rpc_core::{Address, ShortString};
 
-use crate::ask::{Ask, METHOD};
+use crate::ask::Ask;
 use crate::ground::{self, Ground};
 use crate::ledger::{Execution, Micros, Outcome, Record, Rules, micros, now, read_work};
 use crate::load::{self, Load};
 use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
+use crate::scratch::Scratch;
 use crate::session::{self, QueueChoice};
 use crate::setting::{Numbers, Setting, Transport};
 use crate::worker::Worker;
@@ -51,7 +52,7 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let session = stage.patient_session(TIMEOUT)?;
 
     // Work without replies, one piece after the other: the next comes when the last is acknowledged.
-    let casts = tempfile::tempdir().context("a directory for the logs")?;
+    let casts = Scratch::new()?;
     let mut contract = stage.contract().with_delay(CAST_TIME);
     contract.serving.queue = ground::queue("casts");
     contract.serving.concurrency = 1;
@@ -109,14 +110,7 @@ fn cast(stage: &Stage<'_>, queue: &ShortString, lasts: Duration) -> Result<()> {
     let mut confirms = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(20);
     for key in 0..u64::try_from(pieces)? {
-        let message = Message {
-            body: serde_json::to_vec(&Ask::new(key))?.into(),
-            content_type: ShortString::new("application/json").ok(),
-            delivery_mode: DeliveryMode::Persistent,
-            kind: ShortString::new(METHOD).ok(),
-            ..Message::default()
-        };
-        confirms.push(transport.publish(&to, message, deadline)?);
+        confirms.push(transport.publish(&to, Ask::new(key).message()?, deadline)?);
     }
     for confirm in confirms {
         confirm.wait(deadline)?;
@@ -135,13 +129,13 @@ fn longest_gap(work: &[Execution], begun: Micros, ended: Micros) -> Option<Durat
     gaps.max()
 }
 
-/// How long after that moment the first second began in which calls ended well at the full rate.
+/// How long after that moment the first second began in which calls ended well at the full rate: calls
+/// that were begun since then, or the flood of those that had waited would pass for it.
 fn full_rate_after(records: &[Record], moment: Micros) -> Option<Duration> {
-    let ends = records
+    let right = records
         .iter()
-        .filter(|record| record.outcome == Some(Outcome::Right))
-        .filter_map(|record| record.ended);
-    let mut ends: Vec<Micros> = ends.filter(|ended| *ended >= moment).collect();
+        .filter(|record| record.begun >= moment && record.outcome == Some(Outcome::Right));
+    let mut ends: Vec<Micros> = right.filter_map(|record| record.ended).collect();
     ends.sort_unstable();
     let enough = (RATE * 0.9) as usize;
     let first = ends

@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
 use crate::session::QueueChoice;
 use crate::setting::{Numbers, Setting, Transport};
-use crate::worker::Worker;
+use crate::worker::{Leaving, Worker};
 
 use super::stage::Stage;
 
@@ -53,13 +53,13 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let load = Load::of(setting, TIMEOUT).with_rate(rate);
     let leavings = load::run(&session, &load, &stage.book, setting, || {
         let begun = Instant::now();
-        let mut leavings = Vec::new();
+        let mut leavings: Vec<Result<Leaving>> = Vec::new();
         for drain in 1..=drains {
             let due = begun + setting.numbers.duration * drain;
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let mut worker = workers.remove(0);
-            worker.ask_to_leave()?;
-            leavings.push(worker.leave_within(LIMIT)?);
+            let asked = worker.ask_to_leave();
+            leavings.push(asked.and_then(|()| worker.leave_within(LIMIT)));
             workers.push(Worker::hire(&contract)?);
         }
         Ok::<_, anyhow::Error>(leavings)
@@ -69,9 +69,18 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         .with_duplicates(Duplicates::None);
     let mut report = stage.finish(SCENARIO.name, ground, session, workers, &rules)?;
     report.figure("drains", leavings.len() as u64);
-    let longest = leavings.iter().map(|leaving| leaving.took).max();
+    let left = || leavings.iter().flatten();
+    let longest = left().map(|leaving| leaving.took).max();
     report.millis("longest_drain_ms", longest.unwrap_or_default());
-    let unfinished: u64 = leavings.iter().map(|leaving| leaving.unfinished).sum();
+    // One that does not leave breaks the rule that this is about.
+    for failure in leavings.iter().filter_map(|leaving| leaving.as_ref().err()) {
+        report.require(false, || format!("{failure:#}"));
+    }
+    let done = leavings.len() as u64;
+    report.require(done == u64::from(drains), || {
+        format!("{done} of {drains} drains were done")
+    });
+    let unfinished: u64 = left().map(|leaving| leaving.unfinished).sum();
     report.require(unfinished == 0, || {
         format!("{unfinished} requests were not finished by workers that left")
     });

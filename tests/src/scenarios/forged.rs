@@ -56,11 +56,9 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let transport = session::raw(setting.transport, &stage.place)?;
 
     // The real calls go on until the last forged reply is out, and those that are asked for at least.
-    let mut load = Load::of(setting, TIMEOUT);
+    let load = Load::of(setting, TIMEOUT).without_end();
     let over = AtomicBool::new(false);
-    let least = load.calls;
-    load.calls = u64::MAX;
-    let stopper = load.stopper();
+    let least = setting.numbers.calls;
     let mut memory = (0, 0);
     let sent = load::run(&session, &load, &stage.book, setting, || {
         let sent = thread::scope(|scope| {
@@ -80,7 +78,6 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         });
         stage.book.wait_for(least, PATIENCE, || false);
         memory.1 = Vitals::of_self().rss_kib;
-        stopper.stop();
         sent
     })?;
     let counted = || session.stats().attempts.unmatched_replies;

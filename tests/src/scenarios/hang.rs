@@ -4,11 +4,12 @@
 //! limits, a drop at once. The library is one made for this, of the kind of lapin, which is awaited, or
 //! of amiquip, which blocks its thread.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use transport_memory::MemoryBroker;
 
 use crate::ask::Ask;
@@ -16,6 +17,7 @@ use crate::ground::{self, Ground, Place};
 use crate::ledger::{Book, Rules, Tally, WorkLog, read_work};
 use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
+use crate::scratch::Scratch;
 use crate::session::{
     CallerOptions, Desk, QueueChoice, Serving, ServingOptions, Session, StuckBroker, Verb,
 };
@@ -45,7 +47,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(setting: &Setting, _: &mut Ground) -> Result<Report> {
-    let work = tempfile::tempdir().context("a directory for the logs")?;
+    let work = Scratch::new()?;
     let book = Arc::new(Book::new());
     let rounds = setting.numbers.faults;
     let mut measured: Vec<Measured> = Vec::new();
@@ -54,12 +56,17 @@ fn run(setting: &Setting, _: &mut Ground) -> Result<Report> {
             let done = u64::from(round) * Verb::ALL.len() as u64 + number;
             (setting.progress)(done, u64::from(rounds) * Verb::ALL.len() as u64, "");
             let scene = || Scene::set(setting, work.path(), &book);
-            // A client that is there when it begins to hang, and one that comes later.
-            measured.push(scene()?.calling(verb)?);
-            measured.push(scene()?.coming(verb)?);
-            measured.push(scene()?.serving(verb)?);
-            measured.push(scene()?.closing(verb)?);
-            measured.push(scene()?.dropping(verb)?);
+            // They wait for most of their time, and know nothing of each other.
+            let played: Vec<Result<Measured>> = thread::scope(|scope| {
+                let playing = SCENES.map(|play| scope.spawn(move || play(scene(), verb)));
+                let played = playing.map(|playing| playing.join());
+                let played =
+                    played.map(|played| played.unwrap_or_else(|panic| resume_unwind(panic)));
+                played.into()
+            });
+            for one in played {
+                measured.push(one.with_context(|| format!("with {verb:?} hanging"))?);
+            }
         }
     }
     let rules = Rules::default().with_overrun(SPARE);
@@ -104,12 +111,24 @@ struct Scene<'a> {
     work: &'a std::path::Path,
 }
 
+type Play = for<'a> fn(Scene<'a>, Verb) -> Result<Measured>;
+
+/// A client that is there when it begins to hang and one that comes later, a worker, and the ends of
+/// both.
+const SCENES: [Play; 5] = [
+    |scene, verb| scene.calling(verb),
+    |scene, verb| scene.coming(verb),
+    |scene, verb| scene.serving(verb),
+    |scene, verb| scene.closing(verb),
+    |scene, verb| scene.dropping(verb),
+];
+
 impl<'a> Scene<'a> {
-    fn set(setting: &'a Setting, work: &'a std::path::Path, book: &'a Arc<Book>) -> Result<Self> {
+    fn set(setting: &'a Setting, work: &'a std::path::Path, book: &'a Arc<Book>) -> Self {
         let broker = MemoryBroker::new();
         let mut healthy = setting.clone();
         healthy.transport = Transport::Memory;
-        Ok(Self {
+        Self {
             setting,
             book,
             stuck: StuckBroker::new(broker.clone()),
@@ -117,7 +136,7 @@ impl<'a> Scene<'a> {
             place: Place::Memory(broker),
             options: ServingOptions::new(ground::queue("hang"), QueueChoice::Durable),
             work,
-        })
+        }
     }
 
     fn serve(&self, setting: &Setting, place: &Place) -> Result<Serving> {
@@ -135,19 +154,34 @@ impl<'a> Scene<'a> {
     }
 
     fn call(&self, session: &Session) -> Duration {
-        let ask = Ask::new(self.book.open(DEADLINE));
+        self.call_within(session, DEADLINE).0
+    }
+
+    /// How long a call took, and whether it was answered right.
+    fn call_within(&self, session: &Session, timeout: Duration) -> (Duration, bool) {
+        let ask = Ask::new(self.book.open(timeout));
         let begun = Instant::now();
-        let result = session.call(&ask, DEADLINE);
+        let result = session.call(&ask, timeout);
         let took = begun.elapsed();
+        let right = result.as_ref().is_ok_and(|answer| *answer == ask.answer());
         self.book.close(&ask, &result);
-        took
+        (took, right)
+    }
+
+    /// All is well before anything hangs, or else nothing is shown.
+    fn warm_up(&self, session: &Session) -> Result<()> {
+        let (took, right) = self.call_within(session, WARM_UP);
+        if !right {
+            bail!("a call on a connection that works was not answered in {took:?}");
+        }
+        Ok(())
     }
 
     /// A call on a connection that begins to hang.
     fn calling(self, verb: Verb) -> Result<Measured> {
         let server = self.serve(&self.healthy, &self.place)?;
         let session = self.stuck_session()?;
-        self.call(&session);
+        self.warm_up(&session)?;
         self.stuck.stick(Some(verb));
         let took = self.call(&session);
         self.stuck.stick(None);
@@ -174,7 +208,7 @@ impl<'a> Scene<'a> {
         let place = Place::Stuck(self.stuck.clone());
         let server = self.serve(self.setting, &place)?;
         let session = Session::open(&self.healthy, &self.place, self.caller())?;
-        self.call(&session);
+        self.warm_up(&session)?;
         self.stuck.stick(Some(verb));
         let took = thread::scope(|scope| {
             let call = scope.spawn(|| self.call(&session));
@@ -187,21 +221,30 @@ impl<'a> Scene<'a> {
         });
         self.stuck.stick(None);
         session.close();
-        Ok(Measured::new("a drain", verb, took, DEADLINE + GOODBYE))
+        Ok(Measured::new(
+            "a drain",
+            verb,
+            took,
+            DEADLINE + server_closes(verb),
+        ))
     }
 
-    /// A client that is closed with a call open.
+    /// A client that is closed with a call open: nobody serves, and it waits for somebody who does.
     fn closing(self, verb: Verb) -> Result<Measured> {
         let session = self.stuck_session()?;
         self.stuck.stick(Some(verb));
         let took = thread::scope(|scope| {
             scope.spawn(|| self.call(&session));
+            let deadline = Instant::now() + WARM_UP;
+            while session.in_flight() == 0 && Instant::now() < deadline {
+                thread::sleep(LOOK);
+            }
             let begun = Instant::now();
             session.close();
             begun.elapsed()
         });
         self.stuck.stick(None);
-        Ok(Measured::new("a close", verb, took, CLOSE))
+        Ok(Measured::new("a close", verb, took, client_closes(verb)))
     }
 
     /// A client and a server that are dropped.
@@ -230,13 +273,31 @@ impl Measured {
     }
 }
 
+/// What a client may take to close: a moment, unless what hangs is what it needs for that. Then it
+/// gives up its reply address after a second, and its transport after three more.
+const fn client_closes(verb: Verb) -> Duration {
+    match verb {
+        Verb::Publish | Verb::Recv | Verb::Cancel | Verb::Close => Duration::from_secs(4),
+        _ => MOMENT,
+    }
+}
+
+/// What a drain may take beyond its limit: a moment, or the time after which it gives its transport up.
+const fn server_closes(verb: Verb) -> Duration {
+    match verb {
+        Verb::Connect | Verb::Declare | Verb::Consume => MOMENT,
+        _ => Duration::from_secs(3),
+    }
+}
+
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// What a drain may take beyond its limit, to close its transport.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// For what is not measured.
+const WARM_UP: Duration = Duration::from_secs(10);
 
-/// What closing a client may take: a second each for the last notices and for its reply address, and
-/// then as a drain.
-const CLOSE: Duration = Duration::from_secs(5);
+/// Threads end, one after the other, on a machine that is busy with other things.
+const MOMENT: Duration = Duration::from_millis(400);
+
+const LOOK: Duration = Duration::from_millis(1);
 
 const SPARE: Duration = Duration::from_millis(100);

@@ -9,10 +9,13 @@ mod drain;
 mod forged;
 mod frozen;
 mod hang;
+mod kill_client;
 mod misdeeds;
 mod overload;
 mod poison;
 mod proxy_chaos;
+mod queues;
+mod retry_storm;
 mod sim;
 mod stage;
 mod worker_kill;
@@ -23,10 +26,12 @@ use crate::scenario::Scenario;
 pub(crate) const ALL: &[Scenario] = &[
     broker_kill::SCENARIO,
     worker_kill::SCENARIO,
+    kill_client::SCENARIO,
     byte_cut::SCENARIO,
     proxy_chaos::SCENARIO,
     alarm::SCENARIO,
     overload::SCENARIO,
+    retry_storm::SCENARIO,
     drain::SCENARIO,
     poison::SCENARIO,
     cluster::SCENARIO,
@@ -39,11 +44,11 @@ pub(crate) const ALL: &[Scenario] = &[
     absent::CREDENTIALS,
     frozen::ZOMBIE,
     frozen::BROKER,
-    misdeeds::CLOSING,
-    misdeeds::TIMEOUT,
-    misdeeds::CANCELLED,
+    queues::CLOSING,
+    queues::TIMEOUT,
+    queues::CANCELLED,
     misdeeds::STUCK,
     misdeeds::PANICS,
     misdeeds::SELF_LOOP,
-    misdeeds::FULL,
+    queues::FULL,
 ];

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use rpc_core::{Code, Reason};
 
 use crate::ground::Ground;
-use crate::ledger::{Outcome, Rules, micros};
+use crate::ledger::{Outcome, Record, Rules, micros};
 use crate::load::{self, Load};
 use crate::report::Report;
 use crate::scenario::{Needs, Scenario};
@@ -20,7 +21,8 @@ use super::stage::Stage;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "overload",
-    about: "calls at twice the capacity: goodput of 80 % of it, memory bounded, the rest typed",
+    about: "calls at twice the capacity: goodput of 80 % of it, memory bounded, the rest shed or out of \
+            time, and nothing else",
     needs: Needs::Broker,
     transports: &[Transport::Lapin, Transport::Amiquip, Transport::Memory],
     full: Numbers {
@@ -71,6 +73,8 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
         .filter_map(|record| Some(record.ended? - record.begun))
         .collect();
     waits.sort_unstable();
+    let strange = records.iter().filter(|record| !is_expected(record)).count();
+    let attempts = session.stats().attempts.started;
     let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or(0);
     let rules = Rules::default();
     let mut report = stage.finish(SCENARIO.name, ground, session, workers, &rules)?;
@@ -84,6 +88,13 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     );
     report.millis("p99_of_answered_ms", Duration::from_micros(p99));
     report.figure("worker_rss_kib", most);
+    report.figure("attempts", attempts);
+    let shed = report.tally.errors.get(Reason::Shed.as_str());
+    let shed = shed.copied().unwrap_or(0);
+    report.require(shed > 0, || "nothing was shed".to_owned());
+    report.require(strange == 0, || {
+        format!("{strange} calls ended in another way than answered, shed or out of time")
+    });
     // A short run shares its cores with other tests.
     let whole = setting.numbers.calls >= SCENARIO.full.calls;
     let share = if whole { 0.8 } else { 0.5 };
@@ -95,6 +106,17 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     });
     report.require(most <= MEMORY_KIB, || format!("a worker took {most} KiB"));
     Ok(report)
+}
+
+/// Answered, refused by a worker that has too much to do, or out of time.
+fn is_expected(record: &Record) -> bool {
+    match &record.outcome {
+        Some(Outcome::Right) => true,
+        Some(Outcome::Failed { code, reason, .. }) => {
+            *code == Code::DeadlineExceeded || reason == Reason::Shed.as_str()
+        }
+        _ => false,
+    }
 }
 
 const WORKERS: usize = 2;

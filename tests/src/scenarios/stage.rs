@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rpc_core::ShortString;
-use tempfile::TempDir;
 
-use crate::ground::{self, Ground, Place};
+use crate::ground::{self, Depth, Ground, LogMark, Place};
 use crate::ledger::{Book, Execution, Rules, Tally, read_work};
 use crate::report::Report;
+use crate::scratch::Scratch;
 use crate::session::{self, CallerOptions, QueueChoice, ServingOptions, Session};
 use crate::setting::Setting;
 use crate::vitals::Vitals;
@@ -22,9 +22,9 @@ pub(super) struct Stage<'a> {
     pub(super) queue: ShortString,
     pub(super) place: Place,
     pub(super) book: Arc<Book>,
-    work: TempDir,
+    work: Scratch,
     choice: QueueChoice,
-    log_mark: u64,
+    log_mark: LogMark,
     complaints_expected: bool,
     leaves_threads: bool,
     /// Executions of keys from here on belong to no call.
@@ -41,10 +41,10 @@ impl<'a> Stage<'a> {
     pub(super) fn at(
         setting: &'a Setting,
         place: Place,
-        log_mark: u64,
+        log_mark: LogMark,
         choice: QueueChoice,
     ) -> Result<Self> {
-        let work = tempfile::Builder::new().prefix("torture-").tempdir();
+        let work = Scratch::new()?;
         // What a library makes once for the whole process is there before anything is counted.
         if let Ok(first) = session::raw(setting.transport, &place) {
             let _ = first.close();
@@ -54,7 +54,7 @@ impl<'a> Stage<'a> {
             queue: ground::queue("work"),
             place,
             book: Arc::new(Book::new()),
-            work: work.context("a directory for the logs")?,
+            work,
             choice,
             log_mark,
             complaints_expected: false,
@@ -117,23 +117,32 @@ impl<'a> Stage<'a> {
         session.close();
         drop(session);
         let left = ground.drains_within(self.queue.as_str(), DRAIN_LIMIT)?;
+        // That of a worker is what is under test, so it is no failure of the rig.
+        let mut failures = Vec::new();
         for mut worker in workers {
             // One that a scenario left dead is no matter of the end.
             if worker.is_alive() {
-                worker.ask_to_leave()?;
-                worker.leave_within(LEAVE_LIMIT)?;
+                let asked = worker.ask_to_leave();
+                let left = asked.and_then(|()| worker.leave_within(LEAVE_LIMIT));
+                failures.extend(left.err());
             }
         }
         let mut work = self.executions()?;
         work.retain(|execution| execution.key < self.disregarded);
         let tally = Tally::of(&self.book.records(), &work, rules);
         let mut report = Report::new(name, self.setting, tally, rules);
+        // What was not looked at is not nothing.
+        let count = |left: Option<Depth>| left.map_or(0, |left| left.ready + left.unacked);
+        report.figure("left_in_queue", ground.tells().then(|| count(left)));
         report.require(left.is_none(), || {
             format!("the queue does not become empty: {left:?}")
         });
-        let complaints = ground.complaints(self.log_mark);
-        report.figure("complaints", complaints.len() as u64);
-        for complaint in complaints {
+        for failure in failures {
+            report.require(false, || format!("{failure:#}"));
+        }
+        let complaints = ground.complaints(&self.log_mark);
+        report.figure("complaints", complaints.as_ref().map(Vec::len));
+        for complaint in complaints.into_iter().flatten() {
             report.require(self.complaints_expected, || {
                 format!("the broker complains: {complaint}")
             });

@@ -51,8 +51,11 @@ fn run(setting: &Setting, ground: &mut Ground) -> Result<Report> {
     let mut killed = 0;
     load::run(&session, &load, &stage.book, setting, || -> Result<()> {
         let mut dice = Dice::new(setting.seed);
+        let before = |kill: u64| load.calls * kill / (kills + 1);
         for kill in 1..=kills {
-            let due = load.calls * kill / (kills + 1);
+            let due = before(kill);
+            // The last one dies under load, too.
+            load.let_begin(before(kill + 1));
             if !stage.book.wait_for(due, PATIENCE, || false) {
                 break;
             }

@@ -5,7 +5,7 @@
 //! standard input does, so that it cannot outlive who started it, however that ends.
 
 mod local;
-mod process;
+pub(crate) mod process;
 mod serve;
 
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 pub use self::serve::{WORKER, main};
+pub(crate) use self::serve::{end_with_the_input, say};
 use crate::ground::Place;
 use crate::session::ServingOptions;
 use crate::setting::Setting;

@@ -1,7 +1,9 @@
-//! A worker as its employer sees it: a process that can be killed, stopped and asked to leave.
+//! A worker or a client as the rig sees it: a process that can be killed, stopped and asked to leave.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -10,12 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::serve::{Arguments, READY};
+use super::serve::Arguments;
 use super::{Contract, Leaving};
 
-/// A worker process.
+/// What a process says when it does what it is for.
+pub(crate) const READY: &str = "ready";
+
+/// A process of the program that the rig is.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     said: mpsc::Receiver<String>,
     asked: Option<Instant>,
@@ -25,15 +30,21 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn hire(contract: &Contract) -> Result<Self> {
-        let mut child = Command::new(&contract.setting.worker)
-            .args(Arguments::of(contract)?.to_command_line())
+        let line = Arguments::of(contract)?.to_command_line();
+        Self::start(&contract.setting.worker, line)
+    }
+
+    /// Starts the program with this command line, and returns when it says that it is ready.
+    pub(crate) fn start(program: &Path, line: Vec<OsString>) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(line)
             // It ends when this does: with this value, or with this process.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // The interrupt key is for who started it.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot run {}", contract.setting.worker.display()))?;
+            .with_context(|| format!("cannot run {}", program.display()))?;
         let said = read_aside(child.stdout.take());
         let process = Self {
             child,
@@ -43,12 +54,12 @@ impl Process {
         };
         match process.said.recv_timeout(START_LIMIT) {
             Ok(word) if word == READY => Ok(process),
-            Ok(other) => bail!("the worker says {other:?} and not that it is ready"),
+            Ok(other) => bail!("the process says {other:?} and not that it is ready"),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                bail!("the worker died before it was ready")
+                bail!("the process died before it was ready")
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("the worker does not get ready within {START_LIMIT:?}")
+                bail!("the process does not get ready within {START_LIMIT:?}")
             }
         }
     }
@@ -61,7 +72,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.end();
     }
 

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Contract;
+use super::process::READY;
 use crate::ground::Place;
 use crate::ledger::WorkLog;
 use crate::session::{Desk, QueueChoice, Serving, ServingOptions};
@@ -22,9 +23,6 @@ use crate::setting::{Face, Transport};
 
 /// The first argument that makes the program a worker.
 pub const WORKER: &str = "worker-of-torture";
-
-/// What a worker says when it serves.
-pub(super) const READY: &str = "ready";
 
 /// How a worker is started; by this program only.
 #[derive(Debug, Parser)]
@@ -144,14 +142,14 @@ fn live(arguments: &Arguments) -> Result<()> {
     say(&report.unfinished.to_string())
 }
 
-fn say(line: &str) -> Result<()> {
+pub(crate) fn say(line: &str) -> Result<()> {
     let mut output = io::stdout().lock();
     writeln!(output, "{line}")?;
     output.flush().context("nobody listens")
 }
 
 /// Ends this process at once when its standard input ends: nobody is left who could want it.
-fn end_with_the_input() {
+pub(crate) fn end_with_the_input() {
     thread::spawn(|| {
         let mut input = io::stdin().lock();
         while matches!(input.read(&mut [0; 64]), Ok(1..)) {}

@@ -49,16 +49,16 @@ impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
 
     fn carry_out(self: &Arc<Self>, verdict: Verdict, origin: Origin<T>) {
         if origin.post.is_given_up() || matches!(verdict, Verdict::Settled) {
-            return self.carried_out(Ok(()), origin);
+            return self.carried_out(Ok(()), &origin);
         }
         let transport = Arc::clone(&origin.post.transport);
         match at_once(settle_on(transport, verdict)) {
-            Ok(settled) => self.carried_out(settled, origin),
+            Ok(settled) => self.carried_out(settled.as_ref().map(|&()| ()), &origin),
             Err(settling) => {
                 let worker = Arc::clone(self);
                 self.spawn(async move {
                     let settled = bounded("settle", worker.settler.timeout, settling).await;
-                    worker.carried_out(settled, origin);
+                    worker.carried_out(settled.as_ref().map(|&()| ()), &origin);
                 });
             }
         }
@@ -92,8 +92,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    fn carried_out(&self, settled: Result<(), TransportError>, origin: Origin<T>) {
-        note(&origin.post, settled.as_ref().map(|&()| ()));
+    fn carried_out(&self, settled: Result<(), &TransportError>, origin: &Origin<T>) {
+        note(&origin.post, settled);
         self.settler.at_work.end();
         origin.settled();
     }

@@ -158,6 +158,22 @@ impl Watch {
         }
     }
 
+    /// A request has its slot, and an answer from elsewhere: that the line is short, it shows as well.
+    pub(super) fn passes(
+        &mut self,
+        ledger: &Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) {
+        if let Some((_, view)) = self.view(ledger, setting, taken, correlation_id)
+            && !taken.redelivered
+            && view.waited_least <= view.whole / 2 + ROUNDING
+        {
+            self.standing_since = None;
+        }
+    }
+
     fn view(
         &self,
         ledger: &Ledger,

@@ -194,7 +194,7 @@ impl Crew {
         }
         let closed = self.begin_to_close(&inner);
         lock(&self.threads).ended = true;
-        if closed.recv_timeout(left_until(deadline)) == Err(RecvTimeoutError::Timeout) {
+        if !self.has_closed_by(&closed, deadline) {
             tracing::warn!(
                 transport = self.transport,
                 "the transport has not closed in time"
@@ -234,6 +234,30 @@ impl Crew {
             tracing::warn!(%error, "a transport was not closed");
         }
         closed
+    }
+
+    /// Waits for the inner transport to close; whether it has in time.
+    fn has_closed_by(&self, closed: &mpsc::Receiver<()>, deadline: Instant) -> bool {
+        loop {
+            let left = left_until(deadline);
+            match closed.recv_timeout(left.min(TICK)) {
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return false,
+                Err(RecvTimeoutError::Timeout) => self.answer_overdue(),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// Answers what has taken too long while the end is under way: what was begun before keeps its own
+    /// deadline, which may come long before that of the end.
+    fn answer_overdue(&self) {
+        let now = Instant::now();
+        // There is nothing left to give up.
+        let _ = (
+            self.publishes.look(now),
+            self.settles.look(now),
+            self.errands.look(now),
+        );
     }
 
     /// Why a transport has ended that did not answer.
@@ -302,11 +326,19 @@ impl Crew {
     /// Waits for every thread but the keeper. One that does not come back by `deadline` is left to
     /// itself: the inner transport breaks its contract, and nobody should hang for it.
     fn join(&self, deadline: Instant) {
-        let left = left_until(deadline);
-        let (mut threads, _) = self
-            .fewer
-            .wait_timeout_while(lock(&self.threads), left, |threads| threads.running > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut threads = lock(&self.threads);
+        while threads.running > 0 && !left_until(deadline).is_zero() {
+            let nap = left_until(deadline).min(TICK);
+            threads = self
+                .fewer
+                .wait_timeout_while(threads, nap, |threads| threads.running > 0)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            // Not under the lock: whoever is answered may run anything.
+            drop(threads);
+            self.answer_overdue();
+            threads = lock(&self.threads);
+        }
         let running = threads.running;
         let handles = std::mem::take(&mut threads.handles);
         drop(threads);

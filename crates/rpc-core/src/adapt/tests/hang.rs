@@ -1,5 +1,6 @@
 //! A transport that never answers: whoever called is answered in time all the same.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,25 @@ fn a_publish_behind_one_that_hangs_is_not_sent() {
         let mut both = both.map(|one| one.join().unwrap());
         both.sort_by_key(|certainty| *certainty == Certainty::MaybeExecuted);
         assert_eq!(both, [Certainty::NotExecuted, Certainty::MaybeExecuted]);
+    });
+}
+
+#[test]
+fn a_publish_that_hangs_ends_by_its_deadline_also_while_the_transport_is_closed() {
+    let guarded = guarded("publish");
+    thread::scope(|scope| {
+        let publish = scope.spawn(|| {
+            within(LIMIT, "a publish", || {
+                guarded.publish(&to("q"), Message::new("x"), Instant::now() + LIMIT)
+            })
+        });
+        let holds = || guarded.inner().holds.load(Ordering::SeqCst);
+        until("it hangs", holds);
+        // It waits for the thread that hangs, and the publish must not wait with it.
+        within(CLOSE, "close", || guarded.close()).unwrap();
+        let error = publish.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_eq!(error.certainty(), Certainty::MaybeExecuted, "{error}");
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -19,16 +20,20 @@ use crate::{
 pub(super) struct Never {
     pub(super) script: Script,
     at: &'static str,
+    /// Whether somebody hangs.
+    pub(super) holds: AtomicBool,
 }
 
 impl Never {
     pub(super) fn at(at: &'static str) -> Self {
         let script = Script::default();
-        Self { script, at }
+        let holds = AtomicBool::new(false);
+        Self { script, at, holds }
     }
 
     fn pass(&self, verb: &str) {
         if self.at == verb {
+            self.holds.store(true, Ordering::SeqCst);
             loop {
                 thread::park();
             }

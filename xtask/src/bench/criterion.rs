@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the benchmarks on a private broker, and their results as one table.
+//! The criterion benchmarks on a private broker, and their results as one table.
 //!
 //! The numbers are criterion's own, read from the files it leaves, so that the table and its HTML
 //! report never disagree.
@@ -17,16 +17,8 @@ use crate::provision::{self, Broker, URL_VARIABLE};
 use crate::run::{announced, echo, show};
 use crate::workspace::{Metadata, cargo};
 
-/// Options of `bench`.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Arguments for the benchmarks, such as a part of a benchmark's name
-    #[arg(last = true)]
-    args: Vec<String>,
-}
-
-/// The command `bench`.
-pub(crate) fn run(options: &Options) -> Result<Verdict> {
+/// Runs them with these arguments, such as a part of a benchmark's name.
+pub(super) fn run(args: &[String]) -> Result<Verdict> {
     let source = provision::for_benches()?;
     let metadata = Metadata::load()?;
     let mut arguments = vec!["bench", "--locked", "-p", "rpc-benches"];
@@ -44,9 +36,9 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
             (node.url(), Some(node))
         }
     };
-    if !options.args.is_empty() {
+    if !args.is_empty() {
         arguments.push("--");
-        arguments.extend(options.args.iter().map(String::as_str));
+        arguments.extend(args.iter().map(String::as_str));
     }
     let mut command = cargo(&arguments);
     command.env(URL_VARIABLE, url);
@@ -60,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     if !ended.success() {
         echo(&format!("cargo bench {}", ended.describe()));
     }
-    if !measures(&options.args) {
+    if !measures(args) {
         echo("nothing was to be measured");
         return Ok(if ended.success() {
             Verdict::Passed
