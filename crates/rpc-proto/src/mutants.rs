@@ -136,6 +136,8 @@ mutants! {
     ShedsForEver,
     /// A reply of no open call is taken for one.
     StrayReplyPanics,
+    /// A request is given up after one reply that ended with its connection.
+    StruckOutTooSoon,
     /// A handler that was given up and comes back is counted for ever.
     StuckForEver,
     /// What may have killed a worker runs among the others.

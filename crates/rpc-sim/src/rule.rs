@@ -38,8 +38,8 @@ rules! {
     Budget = "budget",
     /// A caller that gives up stops its handler within a second, where nothing is lost.
     Cancelled = "cancelled",
-    /// What a worker rejects for good is poison, its caller is told so, and it is kept; and what a
-    /// caller is told to be poison is among the dead letters.
+    /// What a worker rejects for good is poison, its caller is told so unless that costs a connection
+    /// each time, and it is kept; and what a caller is told to be poison is among the dead letters.
     DeadLetters = "dead-letters",
     /// While a result is stored, a request of the same key does not run again.
     DedupOnce = "dedup-once",

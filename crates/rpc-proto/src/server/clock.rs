@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::cancels::Registered;
-use super::job::Running;
+use super::running::Running;
 use crate::{Address, Expiration, Message, deadline_after, wire};
 
 /// What is due for a handler that still runs.

@@ -46,9 +46,11 @@ mod counters;
 mod dedup;
 mod doubt;
 mod envelope;
+mod intake;
 mod isolation;
 mod job;
 mod policy;
+mod running;
 mod settlement;
 mod shared;
 mod strikes;
@@ -60,13 +62,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use self::acceptor::{Accepted, Acceptor, GivenUp, Intake, Lane};
+pub use self::acceptor::{Accepted, Acceptor, GivenUp, Lane};
 pub use self::clock::Due;
 pub use self::counters::{Counters, Stats};
 pub use self::dedup::{Dedup, DedupKey, DedupLimits, Digest, Kept, MemoryDedup};
+pub use self::intake::Intake;
 pub use self::isolation::{Changed, Part, Turn};
-pub use self::job::{AfterAck, Begun, Ending, Job, Running};
+pub use self::job::{AfterAck, Begun, Job};
 pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
+pub use self::running::{Ending, Running};
 pub use self::settlement::{
     AfterForward, AfterReply, Finished, Forward, Forwarded, Settlement, Verdict,
 };

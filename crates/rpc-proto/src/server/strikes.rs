@@ -11,6 +11,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::mutants::{Mutant, is};
 use crate::{Message, TransportError};
 
 /// How often the reply to a request may end with its connection, not counting the first time.
@@ -65,7 +66,12 @@ impl Strikes {
     pub(super) fn is_out(&self, name: Struck) -> bool {
         let struck = self.table();
         let known = struck.iter().find(|(known, _)| *known == name);
-        known.is_some_and(|(_, strikes)| *strikes >= LIMIT)
+        let limit = if is(Mutant::StruckOutTooSoon) {
+            1
+        } else {
+            LIMIT
+        };
+        known.is_some_and(|(_, strikes)| *strikes >= limit)
     }
 
     /// Its reply was handed over, and then the connection ended.

@@ -1,7 +1,7 @@
 //! What goes out of a worker: replies and forwards with their confirms, and verdicts.
 
 use rpc_proto::server::{Forward, Forwarded, Part, Settlement, Verdict};
-use rpc_proto::{Address, ConsumerId, ErrorKind, Message, TransportError};
+use rpc_proto::{Address, Certainty, ConsumerId, ErrorKind, Message, TransportError};
 
 use super::turns::Task;
 use super::{Origin, Sent, Then, Worker};
@@ -32,8 +32,11 @@ impl Worker {
         }
         match settlement {
             Settlement::Settle(verdict) => {
-                if matches!(verdict, Verdict::GiveUp(_)) {
-                    ledger.unanswerable(origin.correlation_id.as_ref(), false);
+                if let Verdict::Discard(_) | Verdict::GiveUp(_) = verdict {
+                    let poison = matches!(verdict, Verdict::Discard(_));
+                    let id = origin.correlation_id.as_ref();
+                    self.watch.gives_up(ledger, id);
+                    ledger.unanswerable(id, poison);
                 }
                 self.carry_out(wire, &verdict);
             }
@@ -156,6 +159,9 @@ impl Worker {
                 Forwarded::Settle(verdict) => self.carry_out(wire, &verdict),
             },
             Then::Reply(then) => {
+                if said.is_err_and(ends_with_connection) {
+                    self.watch.struck(ledger, origin.correlation_id.as_ref());
+                }
                 let verdict = then.handle_publish(said);
                 let kind = result.err().map(|error| error.kind());
                 // What nobody can get, or what did not go out at the second delivery either.
@@ -188,4 +194,9 @@ impl Worker {
             Verdict::Settled => Ok(()),
         };
     }
+}
+
+/// Whether a reply was handed over, and then its connection ended.
+fn ends_with_connection(error: &TransportError) -> bool {
+    error.kind() == ErrorKind::Closed && error.certainty() != Certainty::NotExecuted
 }

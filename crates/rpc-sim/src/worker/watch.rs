@@ -1,5 +1,7 @@
 //! What an onlooker at a worker sees, and what it must look like by that worker's own clock.
 
+use std::collections::BTreeMap;
+
 use rpc_proto::{Message, Reason, ShortString, wire as form};
 
 use crate::ledger::Ledger;
@@ -13,6 +15,8 @@ pub(super) struct Watch {
     worker: usize,
     /// Since when requests have begun that had waited for too long, without a break.
     standing_since: Option<Micros>,
+    /// How often a reply to a call has ended with its connection.
+    struck: BTreeMap<usize, usize>,
 }
 
 /// A delivery, as far as time is concerned.
@@ -84,6 +88,7 @@ impl Watch {
         Self {
             worker,
             standing_since: None,
+            struck: BTreeMap::new(),
         }
     }
 
@@ -111,6 +116,25 @@ impl Watch {
         }
     }
 
+    /// A reply has ended with its connection.
+    pub(super) fn struck(&mut self, ledger: &Ledger, correlation_id: Option<&ShortString>) {
+        if let Some((call, _)) = ledger.find(correlation_id) {
+            *self.struck.entry(call).or_default() += 1;
+        }
+    }
+
+    /// A request is settled without an answer, because that would end one more connection.
+    pub(super) fn gives_up(&self, ledger: &mut Ledger, correlation_id: Option<&ShortString>) {
+        let Some((call, _)) = ledger.find(correlation_id) else {
+            return;
+        };
+        let struck = self.struck.get(&call).copied().unwrap_or_default();
+        if struck < STRIKES {
+            let detail = format!("given up after {struck} replies that ended with a connection");
+            ledger.breach(Rule::AnswerBeforeAck, Some(call), detail);
+        }
+    }
+
     /// A request gets its slot.
     pub(super) fn admits(
         &mut self,
@@ -131,6 +155,22 @@ impl Watch {
             let waited = view.waited_least;
             let detail = format!("it came again after {waited} us, may have been shed, and ran");
             ledger.breach(Rule::Shedding, Some(call), detail);
+        }
+    }
+
+    /// A request has its slot, and an answer from elsewhere: that the line is short, it shows as well.
+    pub(super) fn passes(
+        &mut self,
+        ledger: &Ledger,
+        setting: &Setting,
+        taken: Taken,
+        correlation_id: Option<&ShortString>,
+    ) {
+        if let Some((_, view)) = self.view(ledger, setting, taken, correlation_id)
+            && !taken.redelivered
+            && view.waited_least <= view.whole / 2 + ROUNDING
+        {
+            self.standing_since = None;
         }
     }
 
@@ -220,5 +260,7 @@ pub(crate) fn answer(call: usize) -> String {
 const ROUNDING: Micros = 4 * MS;
 /// Beyond this a caller's clock is not believed.
 pub(crate) const MAX_SKEW: Micros = 60_000 * MS;
+/// How many replies may end with their connections.
+const STRIKES: usize = 3;
 /// For how long a queue may stay long.
 const STANDING: Micros = 100 * MS;

@@ -1,6 +1,8 @@
 //! What runs in a worker, and how a handler ends.
 
-use rpc_proto::server::{Begun, Due, Ending, Finished, Job, Request, Response, Running};
+use rpc_proto::server::{
+    Begun, Due, Ending, Finished, Job, Request, Response, Running, Settlement,
+};
 use rpc_proto::{Status, TransportError};
 
 use super::{AtWork, Drain, Fate, Origin, Planned, Taken, Worker, answer};
@@ -42,11 +44,20 @@ impl Worker {
                     }
                 }
             }
-            Begun::Joined => {}
+            Begun::Joined => {
+                let id = origin.correlation_id.as_ref();
+                self.watch.passes(ledger, setting, origin.taken, id);
+            }
             Begun::Run(request, running) => {
                 self.run(wire, ledger, setting, (request, running), origin, None);
             }
-            Begun::Settle(settlement) => self.settle(wire, ledger, setting, settlement, origin),
+            Begun::Settle(settlement) => {
+                if let Settlement::Reply { .. } = &settlement {
+                    let id = origin.correlation_id.as_ref();
+                    self.watch.passes(ledger, setting, origin.taken, id);
+                }
+                self.settle(wire, ledger, setting, settlement, origin);
+            }
         }
     }
 

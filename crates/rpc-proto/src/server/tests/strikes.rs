@@ -117,3 +117,27 @@ fn a_refusal_that_costs_the_connection_counts_too() {
     let settled = settlement(server.accept(again(now, long())));
     assert!(matches!(settled, Settlement::Settle(Verdict::GiveUp(_))));
 }
+
+#[test]
+fn poison_that_cannot_be_told_to_its_caller_is_rejected_all_the_same() {
+    let now = epoch();
+    let mut policy = policy();
+    policy.quarantine = Some(Quarantine::new(ShortString::from_static("quarantine"), 2));
+    let server = Bench::new(policy);
+    let lane = server.acceptor.intake(Lane::Quarantine);
+    let delivered = |count: i64| {
+        let mut message = named("m-1");
+        let _ = message.headers.insert(wire::DELIVERY_COUNT, count);
+        lane.accept(again(now, message), now, UNIX_MS)
+    };
+    for count in 2..5 {
+        let (_, _, then) = reply(settlement(delivered(count)));
+        let verdict = then.handle_publish(Err(&lost()));
+        assert!(matches!(verdict, Verdict::Requeue(_)));
+    }
+    let settled = settlement(delivered(5));
+    assert!(matches!(settled, Settlement::Settle(Verdict::Discard(token)) if token.tag() == 7));
+    // Another copy, which has not been delivered often enough.
+    let settled = settlement(delivered(1));
+    assert!(matches!(settled, Settlement::Settle(Verdict::GiveUp(token)) if token.tag() == 7));
+}
