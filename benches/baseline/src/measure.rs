@@ -127,9 +127,12 @@ impl Run {
         });
 
         let begun = Instant::now();
-        let limit = LIMIT + CONNECT_LIMIT * u32::try_from(cell.clients.get())?;
+        let limit = limit(&cell);
         while meter.stage() == Stage::Opening {
-            ensure!(begun.elapsed() < limit, "no call was answered in time");
+            ensure!(
+                begun.elapsed() < limit,
+                "not all clients had an answer in time"
+            );
             watch(&ended, Duration::from_millis(1))?;
         }
         watch(&ended, Duration::from_secs_f64(options.warm_up))?;
@@ -156,7 +159,7 @@ impl Run {
     fn stop(self) -> Result<()> {
         self.meter.set(Stage::Stopping);
         self.ended
-            .recv_timeout(LIMIT)
+            .recv_timeout(limit(&self.cell))
             .context("the last calls were not answered in time")?
     }
 }
@@ -287,11 +290,11 @@ impl Look {
     }
 }
 
-/// How long the first and the last answer may take.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long one more client may take to connect.
-const CONNECT_LIMIT: Duration = Duration::from_millis(200);
+/// How long the first and the last answers may take, with connecting and closing.
+fn limit(cell: &Cell) -> Duration {
+    let clients = u32::try_from(cell.clients.get()).unwrap_or(u32::MAX);
+    Duration::from_secs(60) + Duration::from_millis(200).saturating_mul(clients)
+}
 
 /// Enough for a curve.
 const QUANTILES: [f64; 14] = [

@@ -195,7 +195,9 @@ impl Bench {
 
     /// Measures one cell.
     pub(super) fn measure(&self, cell: &Cell, span: Span) -> Result<Outcome> {
-        let limit = Duration::from_secs_f64(span.seconds + span.warm_up) + SET_UP_LIMIT;
+        let span_limit = Duration::from_secs_f64(span.seconds + span.warm_up);
+        let clients = u32::try_from(cell.clients)?;
+        let limit = span_limit + SET_UP_LIMIT + CLIENT_LIMIT.saturating_mul(clients);
         let (ended, output) = capture(self.command("call", cell, span), limit)?;
         if !ended.success() {
             bail!("{cell}: it {}", ended.describe());
@@ -265,7 +267,10 @@ const BODY: usize = 8;
 const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Starting workers, connecting, and the last answers.
-const SET_UP_LIMIT: Duration = Duration::from_secs(300);
+const SET_UP_LIMIT: Duration = Duration::from_secs(150);
+
+/// What each further client may add to that.
+const CLIENT_LIMIT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
