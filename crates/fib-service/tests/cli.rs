@@ -428,6 +428,30 @@ mod broker {
 
     #[test]
     #[ignore = "needs RabbitMQ: run cargo xtask test"]
+    fn an_address_that_is_dead_ends_nothing_while_another_one_is_alive() {
+        for row in rows() {
+            let queue = format!("fib-service.cli.addresses.{}.{}", row.0, row.1);
+            // Which address comes first is left to chance.
+            let mut server = beside_a_dead_address("serve", row, &queue)
+                .arg("--once")
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+            assert_eq!(lines.next().unwrap().unwrap(), " [x] Awaiting RPC requests");
+            for _ in 0..6 {
+                let call = beside_a_dead_address("call", row, &queue)
+                    .arg("30")
+                    .output()
+                    .unwrap();
+                assert!(stdout(&call).contains(" [.] Got 832040"), "{call:?}");
+            }
+            signal(&server, Signal::TERM);
+            assert_eq!(finish(server).status.code(), Some(0));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs RabbitMQ: run cargo xtask test"]
     fn that_nobody_listens_is_known_before_the_timeout() {
         for row in rows() {
             let begun = Instant::now();
@@ -480,6 +504,14 @@ mod broker {
         let mut command = fib_service(&[command, "--transport", transport, "--face", face]);
         command.args(["--queue", queue, "--queue-type", "transient"]);
         command.env("AMQP_URL", url);
+        command
+    }
+
+    /// Two addresses, and nobody listens at one.
+    fn beside_a_dead_address(command: &str, row: Row, queue: &str) -> Command {
+        let mut command = on_broker(command, row, queue);
+        let url = std::env::var("RPC_AMQP_URL").unwrap();
+        command.env("AMQP_URL", format!("amqp://127.0.0.1:1 {url}"));
         command
     }
 }

@@ -27,6 +27,7 @@ pub(crate) struct Backend {
     name: TransportName,
     face: Face,
     kind: Kind,
+    endpoints: u32,
     #[cfg(feature = "async")]
     runtime: Option<Runtime>,
 }
@@ -66,6 +67,7 @@ impl Backend {
             name,
             face,
             kind,
+            endpoints: endpoint_count(name, args),
             #[cfg(feature = "async")]
             runtime: (face == Face::Async).then(Runtime::start).transpose()?,
         })
@@ -74,6 +76,11 @@ impl Backend {
     /// Whether it stays in this process, so that nobody else can serve it.
     pub(crate) fn is_local(&self) -> bool {
         self.name == TransportName::Memory
+    }
+
+    /// How many addresses there are to connect to.
+    pub(crate) const fn endpoints(&self) -> u32 {
+        self.endpoints
     }
 
     pub(crate) const fn name(&self) -> &'static str {
@@ -133,6 +140,15 @@ impl Kind {
                     "the transport `{name}` is not built in: build with `--features {name}`"
                 )))
             }
+        }
+    }
+}
+
+fn endpoint_count(name: TransportName, args: &ConnectArgs) -> u32 {
+    match name {
+        TransportName::Memory => 1,
+        TransportName::Lapin | TransportName::Amiquip => {
+            u32::try_from(args.url.len()).unwrap_or(u32::MAX)
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
     if backend.is_local() {
         eprintln!("note: `memory` stays in this process, so nobody can call this service");
     }
-    let end = wait(&worker, &stop, args.guarantees.once)?;
+    let end = wait(&worker, &stop, args.guarantees.once, backend.endpoints())?;
     if let End::Told = end {
         eprintln!("stopping: what has begun is finished first; a second signal stops at once");
     }
@@ -60,7 +60,7 @@ enum End {
 }
 
 /// Watches the worker until it stops, and tells whoever looks at the terminal how it is connected.
-fn wait(worker: &Worker, stop: &AtomicBool, once: bool) -> Result<End, Failure> {
+fn wait(worker: &Worker, stop: &AtomicBool, once: bool, addresses: u32) -> Result<End, Failure> {
     /// How long a change may go unnoticed.
     const GLANCE: Duration = Duration::from_millis(50);
     let (mut up, mut was_up, mut told) = (false, false, 0);
@@ -78,7 +78,9 @@ fn wait(worker: &Worker, stop: &AtomicBool, once: bool) -> Result<End, Failure> 
                 up = false;
                 // At the very start it is the command line that is wrong, more likely than not.
                 let hopeless = !was_up && needs_operator(cause.kind());
-                if once || hopeless {
+                // Where a broker is down at the start, another one may be up.
+                let all_tried = was_up || failed >= addresses;
+                if all_tried && (once || hopeless) {
                     return Ok(End::Lost(cause));
                 }
                 // Once, and then whenever the number of attempts has doubled.

@@ -38,7 +38,7 @@ impl Session {
         let local = if backend.is_local() {
             let (router, slow) = fibonacci(service, watch);
             let worker = link.serve(router, server_options(connect, service, slow));
-            wait_until_up(|| worker.state(), Switch::No, calls.timeout)?;
+            wait_until_up(|| worker.state(), 1, Switch::No, calls.timeout)?;
             Some(worker)
         } else if service.is_empty() {
             None
@@ -48,7 +48,12 @@ impl Session {
             ));
         };
         let client = link.client(client_options(connect, calls, open));
-        wait_until_up(|| client.state(), calls.wait_for_ready, calls.timeout)?;
+        wait_until_up(
+            || client.state(),
+            backend.endpoints(),
+            calls.wait_for_ready,
+            calls.timeout,
+        )?;
         Ok(Self { client, local })
     }
 
@@ -96,9 +101,10 @@ fn fibonacci(
 }
 
 /// Waits for the first connection, at most for `limit`. Unless it is to `wait` for a broker that is
-/// not there, the first failure over all addresses is the end of it.
+/// not there, it ends when each of the addresses has failed once.
 fn wait_until_up(
     state: impl Fn() -> LinkState,
+    addresses: u32,
     wait: Switch,
     limit: Duration,
 ) -> Result<(), Failure> {
@@ -107,8 +113,10 @@ fn wait_until_up(
         match state() {
             LinkState::Up(_) => return Ok(()),
             LinkState::Connecting {
-                cause: Some(cause), ..
-            } if !wait.is_on() || Instant::now() >= deadline => {
+                failed,
+                cause: Some(cause),
+                ..
+            } if !wait.is_on() && failed >= addresses || Instant::now() >= deadline => {
                 return Err(Failure::Connect(cause));
             }
             LinkState::Lost(cause) => return Err(Failure::Connect(cause)),
