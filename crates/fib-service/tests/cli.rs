@@ -161,7 +161,7 @@ mod memory {
                 "--delay-ms",
                 "60000",
                 "--timeout",
-                "100ms",
+                "1s",
                 "1",
             ]);
             assert!(begun.elapsed() < Duration::from_secs(30));
@@ -382,6 +382,34 @@ mod broker {
                     assert_eq!(said.lines().count(), 1, "{said}");
                     assert!(!said.contains("CANARY"), "{said}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_cannot_connect_ends_by_its_timeout() {
+        // Bound and never accepted from.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = format!("amqp://127.0.0.1:{}", silent.local_addr().unwrap().port());
+        for transport in TRANSPORTS {
+            for (face, wait, urls) in faces()
+                .iter()
+                .flat_map(|face| [(face, "no", 1), (face, "no", 2), (face, "yes", 1)])
+            {
+                let begun = Instant::now();
+                let output = fib_service(&["call", "--transport", transport, "--face", face])
+                    .args(["--timeout", "500ms", "--wait-for-ready", wait, "30"])
+                    .env("AMQP_URL", vec![&*silent; urls].join(" "))
+                    .output()
+                    .unwrap();
+                let took = begun.elapsed();
+                assert!(took < Duration::from_secs(3), "{took:?} {output:?}");
+                assert_eq!(output.status.code(), Some(1), "{output:?}");
+                let said = stderr(&output);
+                assert!(
+                    said.starts_with("error: UNAVAILABLE (not executed): "),
+                    "{said}"
+                );
             }
         }
     }

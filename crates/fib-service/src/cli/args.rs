@@ -126,6 +126,10 @@ pub(crate) struct Load {
 #[command(next_help_heading = "Calls")]
 pub(crate) struct CallArgs {
     /// How long each call may take: 30s, 500ms or 2m
+    ///
+    /// With `call` and `demo` it begins when the program does, so that connecting is a part of it. An
+    /// address may take 4 seconds of it, or what its `connection_timeout` says, and never more than
+    /// its share: half of it where there are two.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// How numbers are written in requests and replies

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use rpc_core::CallError;
+use rpc_core::{CallError, CallOptions};
 use serde::Serialize;
 
 use super::Failure;
@@ -16,7 +17,8 @@ use super::session::Session;
 
 pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
     let arguments = arguments(&args.numbers, args.calls.codec)?;
-    let backend = Backend::choose(&args.connect)?;
+    let by = Instant::now() + args.calls.timeout;
+    let backend = Backend::choose_within(&args.connect, args.calls.timeout)?;
     let session = Session::open(
         &backend,
         &args.connect,
@@ -24,9 +26,10 @@ pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
         &args.service,
         |options| options,
         arguments.len(),
+        Some(by),
     )?;
     let printer: &mut dyn Printer = if args.json { &mut Json } else { &mut Lines };
-    let code = all(&session.client, arguments, printer)?;
+    let code = all(&session.client, arguments, by, printer)?;
     session.close();
     Ok(code)
 }
@@ -42,10 +45,12 @@ pub(crate) fn arguments(numbers: &[String], codec: CodecName) -> Result<Vec<Type
         .collect()
 }
 
-/// Makes all calls, and prints each result as soon as those before it are there.
+/// Makes all calls, which end by a certain time, and prints each result as soon as those before it
+/// are there.
 pub(crate) fn all(
     client: &Client,
     arguments: Vec<Typed>,
+    by: Instant,
     printer: &mut dyn Printer,
 ) -> Result<ExitCode, Failure> {
     let mut callers = Vec::new();
@@ -54,6 +59,7 @@ pub(crate) fn all(
         callers.push(Once {
             typed,
             argument: Some(argument),
+            by,
             outcome: None,
         });
     }
@@ -84,12 +90,17 @@ pub(crate) fn all(
 struct Once {
     typed: String,
     argument: Option<Argument>,
+    by: Instant,
     outcome: Option<Result<u128, CallError>>,
 }
 
 impl Caller for Once {
     fn next(&mut self) -> Option<Argument> {
         self.argument.take()
+    }
+
+    fn options(&self) -> CallOptions {
+        CallOptions::timeout(self.by.saturating_duration_since(Instant::now()))
     }
 
     fn done(&mut self, outcome: Result<u128, CallError>) {

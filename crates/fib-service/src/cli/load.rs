@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
         &args.service,
         |options| options,
         args.inflight as usize,
+        None,
     )?;
     session
         .client
