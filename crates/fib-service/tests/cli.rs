@@ -267,6 +267,31 @@ mod memory {
         }
     }
 
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn serve_outlives_a_log_that_cannot_be_written_and_says_so_once() {
+        let full = || std::fs::File::create("/dev/full").unwrap();
+        for face in FACES {
+            let serve = || fib_service(&["serve", "--transport", "memory", "--face", face]);
+            let mut child = serve().stdout(full()).spawn().unwrap();
+            let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+            let warned = |line: &String| line.starts_with("cannot write to standard output");
+            // The first line of its log: it is up.
+            lines.by_ref().map(Result::unwrap).find(warned).unwrap();
+            signal(&child, Signal::TERM);
+            let rest: Vec<_> = lines.map(Result::unwrap).collect();
+            assert!(!rest.iter().any(warned), "{rest:?}");
+            assert_eq!(finish(child).status.code(), Some(0));
+            // Nor does it need the other one.
+            let mut child = serve().stderr(full()).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            lines.next().unwrap().unwrap();
+            signal(&child, Signal::TERM);
+            assert!(lines.next().unwrap().unwrap().contains("Stopped"));
+            assert_eq!(finish(child).status.code(), Some(0));
+        }
+    }
+
     /// Waits until the process catches SIGINT, as Linux tells.
     fn wait_until_watching(child: &Child) {
         const SIGINT_BIT: u64 = 1 << 1;
@@ -450,6 +475,30 @@ mod broker {
             signal(&server, Signal::TERM);
             let last = lines.last().unwrap().unwrap();
             assert!(last.ends_with(" 0 handed back, 0 unfinished"), "{last}");
+            assert_eq!(finish(server).status.code(), Some(0));
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[ignore = "needs RabbitMQ: run cargo xtask test"]
+    fn requests_are_answered_while_the_disk_of_the_log_is_full() {
+        for row in rows() {
+            let queue = format!("fib-service.cli.full.{}.{}", row.0, row.1);
+            let full = std::fs::File::create("/dev/full").unwrap();
+            let mut server = on_broker("serve", row, &queue)
+                .stdout(full)
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+            let warning = lines.next().unwrap().unwrap();
+            assert!(warning.starts_with("cannot write"), "{warning}");
+            let call = on_broker("call", row, &queue)
+                .args(["30", "31"])
+                .output()
+                .unwrap();
+            assert_eq!(call.status.code(), Some(0), "{call:?}");
+            signal(&server, Signal::TERM);
             assert_eq!(finish(server).status.code(), Some(0));
         }
     }

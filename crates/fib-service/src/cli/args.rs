@@ -30,7 +30,8 @@ pub(crate) enum Command {
     ///
     /// A connection that is lost is made again, and so is one that could not be made at the start;
     /// standard error tells. Only what an operator must mend (a wrong password, a queue of other
-    /// arguments) ends it at the start.
+    /// arguments) ends it at the start. A log that cannot be written, because the disk is full or
+    /// nobody reads, ends nothing.
     ///
     /// The first signal stops it gently: no new requests, those that have begun are answered and
     /// acknowledged, for 30 seconds at most. The second one stops it at once.

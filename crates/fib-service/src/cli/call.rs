@@ -12,7 +12,7 @@ use super::args::{Call, CodecName};
 use super::backend::Backend;
 use super::drive::{Argument, Caller, Client, Event};
 use super::failure::{call_error_kind, chain};
-use super::output::{Shown, say};
+use super::output::{Shown, complain, say};
 use super::session::Session;
 
 pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
@@ -128,7 +128,7 @@ impl Printer for Lines {
             Ok(number) => say(format_args!(" [.] Got {number}")),
             Err(error) => {
                 let (kind, said) = (call_error_kind(&error), chain(&error));
-                eprintln!("error: {kind}: fib({}): {said}", Shown(typed));
+                complain(format_args!("error: {kind}: fib({}): {said}", Shown(typed)));
                 Ok(())
             }
         }

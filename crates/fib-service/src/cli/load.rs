@@ -13,7 +13,7 @@ use rpc_core::{CallError, ErrorKind};
 use super::args::{AlgorithmName, Load};
 use super::backend::Backend;
 use super::drive::{Argument, Caller, Client, Event};
-use super::output::say;
+use super::output::{complain, say};
 use super::session::Session;
 use super::tally::{Setting, Tally, cpu_time};
 use super::{Failure, signals};
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
     }
     let mut code = ExitCode::SUCCESS;
     for line in tally.error_lines() {
-        eprintln!("error: {line}");
+        complain(format_args!("error: {line}"));
         code = ExitCode::FAILURE;
     }
     Ok(code)

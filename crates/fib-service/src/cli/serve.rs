@@ -1,6 +1,5 @@
 //! `serve`: answers requests until it is told to stop.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +13,7 @@ use super::args::Serve;
 use super::backend::Backend;
 use super::failure::chain;
 use super::link::Worker;
-use super::output::say;
+use super::output::{complain, log};
 use super::{Failure, session, signals};
 
 pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
@@ -27,14 +26,14 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
     };
     let worker = session::serve(&backend.link(), args, watch);
     if backend.is_local() {
-        eprintln!("note: `memory` stays in this process, so nobody can call this service");
+        complain("note: `memory` stays in this process, so nobody can call this service");
     }
-    let end = wait(&worker, &stop, args.guarantees.once, backend.endpoints())?;
+    let end = wait(&worker, &stop, args.guarantees.once, backend.endpoints());
     if let End::Told = end {
-        eprintln!("stopping: what has begun is finished first; a second signal stops at once");
+        complain("stopping: what has begun is finished first; a second signal stops at once");
     }
     let report = worker.drain(grace(&end));
-    say(Stopped(report))?;
+    log(Stopped(report));
     match end {
         End::Lost(cause) => Err(Failure::Serve(cause)),
         End::Told if report.unfinished > 0 => Ok(ExitCode::FAILURE),
@@ -44,10 +43,7 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
 
 /// Has each request printed as it comes.
 pub(crate) fn print_requests(options: ServiceOptions) -> ServiceOptions {
-    options.with_observer(|index| {
-        // That nobody reads any more is no reason to refuse the request.
-        let _ = writeln!(io::stdout().lock(), " [.] fib({index})");
-    })
+    options.with_observer(|index| log(format_args!(" [.] fib({index})")))
 }
 
 /// Why a server stops.
@@ -60,14 +56,14 @@ enum End {
 }
 
 /// Watches the worker until it stops, and tells whoever looks at the terminal how it is connected.
-fn wait(worker: &Worker, stop: &AtomicBool, once: bool, addresses: u32) -> Result<End, Failure> {
+fn wait(worker: &Worker, stop: &AtomicBool, once: bool, addresses: u32) -> End {
     /// How long a change may go unnoticed.
     const GLANCE: Duration = Duration::from_millis(50);
     let (mut up, mut was_up, mut told) = (false, false, 0);
     while !stop.load(Ordering::Relaxed) {
         match worker.state() {
             LinkState::Up(_) if !up => {
-                say(" [x] Awaiting RPC requests")?;
+                log(" [x] Awaiting RPC requests");
                 (up, was_up, told) = (true, true, 0);
             }
             LinkState::Connecting {
@@ -81,20 +77,23 @@ fn wait(worker: &Worker, stop: &AtomicBool, once: bool, addresses: u32) -> Resul
                 // Where a broker is down at the start, another one may be up.
                 let all_tried = was_up || failed >= addresses;
                 if all_tried && (once || hopeless) {
-                    return Ok(End::Lost(cause));
+                    return End::Lost(cause);
                 }
                 // Once, and then whenever the number of attempts has doubled.
                 if failed >= told {
-                    eprintln!("not connected, trying again: {}", chain(&cause));
+                    complain(format_args!(
+                        "not connected, trying again: {}",
+                        chain(&cause)
+                    ));
                     told = (failed * 2).max(1);
                 }
             }
-            LinkState::Lost(cause) => return Ok(End::Lost(cause)),
+            LinkState::Lost(cause) => return End::Lost(cause),
             _ => {}
         }
         thread::sleep(GLANCE);
     }
-    Ok(End::Told)
+    End::Told
 }
 
 /// How long those requests may take that have begun.
