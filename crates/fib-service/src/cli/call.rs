@@ -19,7 +19,8 @@ pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
     let arguments = arguments(&args.numbers, args.calls.codec)?;
     let by = Instant::now() + args.calls.timeout;
     let backend = Backend::choose_within(&args.connect, args.calls.timeout)?;
-    let session = Session::open(
+    let printer: &mut dyn Printer = if args.json { &mut Json } else { &mut Lines };
+    let session = match Session::open(
         &backend,
         &args.connect,
         &args.calls,
@@ -27,8 +28,16 @@ pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
         |options| options,
         arguments.len(),
         Some(by),
-    )?;
-    let printer: &mut dyn Printer = if args.json { &mut Json } else { &mut Lines };
+    ) {
+        // A program that reads JSON finds there why each of its calls failed.
+        Err(Failure::Connect(cause)) if args.json => {
+            for (typed, _) in &arguments {
+                printer.outcome(typed, Err(CallError::BrokerDown(cause.clone())))?;
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+        opened => opened?,
+    };
     let code = all(&session.client, arguments, by, printer)?;
     session.close();
     Ok(code)
