@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// Answer requests from a queue until SIGINT or SIGTERM
     ///
     /// A connection that is lost is made again, and so is one that could not be made at the start;
-    /// standard error tells. Only what an operator must mend (a wrong password, a queue of other
+    /// standard error tells, of the trouble and of its end. Only what an operator must mend (a wrong password, a queue of other
     /// arguments) ends it at the start. A log that cannot be written, because the disk is full or
     /// nobody reads, ends nothing.
     ///
@@ -47,7 +47,11 @@ pub(crate) enum Command {
     ///
     /// A closed loop: each of the callers sends its next call when it has the answer to the one
     /// before. Latency is that of the calls that succeeded. One call goes ahead of the measurement,
-    /// to see that anybody answers at all. Ctrl-C ends it early.
+    /// to see that anybody answers at all.
+    ///
+    /// Ctrl-C ends it early. So does a call that fails because the connection was lost: with
+    /// `--wait-for-ready yes` calls wait for the next one. Standard error says so, and JSON has
+    /// "cut_short": "signal" or "connection lost".
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Load),
 }
@@ -86,6 +90,8 @@ pub(crate) struct Call {
     #[arg(value_name = "N", required = true, allow_negative_numbers = true)]
     pub(crate) numbers: Vec<String>,
     /// Print one JSON object a line: {"n","result"}, or {"n","error"} for a call that failed
+    ///
+    /// There is one line for each number, also where there was no connection to call over.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

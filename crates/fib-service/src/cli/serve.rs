@@ -11,9 +11,9 @@ use rpc_core::{DrainReport, LinkState, TransportError};
 
 use super::args::Serve;
 use super::backend::Backend;
-use super::failure::chain;
 use super::link::Worker;
 use super::output::{complain, log};
+use super::watch::{News, Watch};
 use super::{Failure, session, signals};
 
 pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
@@ -59,37 +59,33 @@ enum End {
 fn wait(worker: &Worker, stop: &AtomicBool, once: bool, addresses: u32) -> End {
     /// How long a change may go unnoticed.
     const GLANCE: Duration = Duration::from_millis(50);
-    let (mut up, mut was_up, mut told) = (false, false, 0);
+    let mut watch = Watch::default();
     while !stop.load(Ordering::Relaxed) {
-        match worker.state() {
-            LinkState::Up(_) if !up => {
-                log(" [x] Awaiting RPC requests");
-                (up, was_up, told) = (true, true, 0);
-            }
+        let state = worker.state();
+        match &state {
             LinkState::Connecting {
                 failed,
                 cause: Some(cause),
                 ..
             } => {
-                up = false;
                 // At the very start it is the command line that is wrong, more likely than not.
-                let hopeless = !was_up && needs_operator(cause.kind());
+                let hopeless = !watch.was_up() && needs_operator(cause.kind());
                 // Where a broker is down at the start, another one may be up.
-                let all_tried = was_up || failed >= addresses;
+                let all_tried = watch.was_up() || *failed >= addresses;
                 if all_tried && (once || hopeless) {
-                    return End::Lost(cause);
-                }
-                // Once, and then whenever the number of attempts has doubled.
-                if failed >= told {
-                    complain(format_args!(
-                        "not connected, trying again: {}",
-                        chain(&cause)
-                    ));
-                    told = (failed * 2).max(1);
+                    return End::Lost(cause.clone());
                 }
             }
-            LinkState::Lost(cause) => return End::Lost(cause),
+            LinkState::Lost(cause) => return End::Lost(cause.clone()),
             _ => {}
+        }
+        if let Some(news) = watch.look(&state) {
+            if news.is_worth_telling() {
+                complain(&news);
+            }
+            if let News::Up { .. } = news {
+                log(" [x] Awaiting RPC requests");
+            }
         }
         thread::sleep(GLANCE);
     }
