@@ -29,12 +29,16 @@ pub(crate) enum Command {
     /// Answer requests from a queue until SIGINT or SIGTERM
     ///
     /// A connection that is lost is made again, and so is one that could not be made at the start;
-    /// standard error tells, of the trouble and of its end. Only what an operator must mend (a wrong password, a queue of other
-    /// arguments) ends it at the start. A log that cannot be written, because the disk is full or
-    /// nobody reads, ends nothing.
+    /// standard error tells, of the trouble and of its end. Only what an operator must mend (a wrong
+    /// password, a queue of other arguments) ends it at the start. A log that cannot be written,
+    /// because the disk is full or nobody reads, ends nothing.
     ///
     /// The first signal stops it gently: no new requests, those that have begun are answered and
     /// acknowledged, for 30 seconds at most. The second one stops it at once.
+    ///
+    /// The last line counts what came: requests that ran well, that failed, and that were refused;
+    /// and what was dropped unanswered, because it is no request or asks for its answer in a queue
+    /// that the service itself reads. What else became of some follows, where there are any.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Call the service once for each number, all calls at the same time

@@ -1,5 +1,6 @@
 //! `serve`: answers requests until it is told to stop.
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use fib_service::ServiceOptions;
 use rpc_core::proto::link::needs_operator;
-use rpc_core::{DrainReport, LinkState, TransportError};
+use rpc_core::proto::server::Stats;
+use rpc_core::{LinkState, TransportError};
 
 use super::args::Serve;
 use super::backend::Backend;
@@ -33,7 +35,10 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode, Failure> {
         complain("stopping: what has begun is finished first; a second signal stops at once");
     }
     let report = worker.drain(grace(&end));
-    log(Stopped(report));
+    log(Stopped {
+        stats: report.stats,
+        unfinished: report.unfinished,
+    });
     match end {
         End::Lost(cause) => Err(Failure::Serve(cause)),
         End::Told if report.unfinished > 0 => Ok(ExitCode::FAILURE),
@@ -101,17 +106,58 @@ fn grace(end: &End) -> Duration {
     }
 }
 
-struct Stopped(DrainReport);
+/// What became of all that came. Each figure is one of fates that a request may share: one that ran
+/// well and whose reply went nowhere is in both. So those that are rare are named where they are not 0.
+struct Stopped {
+    stats: Stats,
+    unfinished: usize,
+}
 
-impl std::fmt::Display for Stopped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let DrainReport {
-            stats, unfinished, ..
-        } = self.0;
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stats, unfinished } = self;
         write!(
             f,
-            " [x] Stopped: {} received, {} ok, {} failed, {} refused, {} handed back, {unfinished} unfinished",
-            stats.received, stats.ok, stats.failed, stats.refused, stats.requeued
-        )
+            " [x] Stopped: {} received, {} ok, {} failed, {} refused, {} dropped",
+            stats.received, stats.ok, stats.failed, stats.refused, stats.discarded
+        )?;
+        for (number, fate) in [
+            (stats.cancelled, "cancelled"),
+            (stats.joined, "joined with another"),
+            (stats.replayed, "answered from the store"),
+            (stats.forwarded, "put in quarantine"),
+            (stats.unacknowledged, "not acknowledged"),
+            (stats.undeliverable, "with a reply that nobody got"),
+        ] {
+            if number > 0 {
+                write!(f, ", {number} {fate}")?;
+            }
+        }
+        let requeued = stats.requeued;
+        write!(f, ", {requeued} handed back, {unfinished} unfinished")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_named_and_what_is_rare_where_there_is_any() {
+        let mut stats = Stats::default();
+        (stats.received, stats.ok, stats.failed) = (53_354, 33_650, 202);
+        (stats.refused, stats.discarded, stats.requeued) = (4_849, 14_640, 3);
+        let unfinished = 1;
+        assert_eq!(
+            Stopped { stats, unfinished }.to_string(),
+            " [x] Stopped: 53354 received, 33650 ok, 202 failed, 4849 refused, 14640 dropped, \
+             3 handed back, 1 unfinished"
+        );
+        (stats.cancelled, stats.undeliverable) = (2, 7);
+        assert_eq!(
+            Stopped { stats, unfinished }.to_string(),
+            " [x] Stopped: 53354 received, 33650 ok, 202 failed, 4849 refused, 14640 dropped, \
+             2 cancelled, 7 with a reply that nobody got, 3 handed back, 1 unfinished"
+        );
     }
 }
