@@ -29,11 +29,16 @@ pub(crate) enum Command {
     /// Answer requests from a queue until SIGINT or SIGTERM
     ///
     /// A connection that is lost is made again, and so is one that could not be made at the start;
-    /// standard error tells. Only what an operator must mend (a wrong password, a queue of other
-    /// arguments) ends it at the start.
+    /// standard error tells, of the trouble and of its end. Only what an operator must mend (a wrong
+    /// password, a queue of other arguments) ends it at the start. A log that cannot be written,
+    /// because the disk is full or nobody reads, ends nothing.
     ///
     /// The first signal stops it gently: no new requests, those that have begun are answered and
     /// acknowledged, for 30 seconds at most. The second one stops it at once.
+    ///
+    /// The last line counts what came: requests that ran well, that failed, and that were refused;
+    /// and what was dropped unanswered, because it is no request or asks for its answer in a queue
+    /// that the service itself reads. What else became of some follows, where there are any.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Serve),
     /// Call the service once for each number, all calls at the same time
@@ -46,7 +51,11 @@ pub(crate) enum Command {
     ///
     /// A closed loop: each of the callers sends its next call when it has the answer to the one
     /// before. Latency is that of the calls that succeeded. One call goes ahead of the measurement,
-    /// to see that anybody answers at all. Ctrl-C ends it early.
+    /// to see that anybody answers at all.
+    ///
+    /// Ctrl-C ends it early. So does a call that fails because the connection was lost: with
+    /// `--wait-for-ready yes` calls wait for the next one. Standard error says so, and JSON has
+    /// "cut_short": "signal" or "connection lost".
     #[command(after_help = LOAD_EXAMPLES)]
     Load(Load),
 }
@@ -85,6 +94,8 @@ pub(crate) struct Call {
     #[arg(value_name = "N", required = true, allow_negative_numbers = true)]
     pub(crate) numbers: Vec<String>,
     /// Print one JSON object a line: {"n","result"}, or {"n","error"} for a call that failed
+    ///
+    /// There is one line for each number, also where there was no connection to call over.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -126,6 +137,10 @@ pub(crate) struct Load {
 #[command(next_help_heading = "Calls")]
 pub(crate) struct CallArgs {
     /// How long each call may take: 30s, 500ms or 2m
+    ///
+    /// With `call` and `demo` it begins when the program does, so that connecting is a part of it. An
+    /// address may take 4 seconds of it, or what its `connection_timeout` says, and never more than
+    /// its share: half of it where there are two.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// How numbers are written in requests and replies

@@ -1,5 +1,7 @@
 //! Which transport is meant, and where it comes from.
 
+use std::time::Duration;
+
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
 use amqp_broker::{AmqpConfig, AmqpUrl, Confirms, Endpoints, Timeouts};
 #[cfg(feature = "lapin")]
@@ -27,6 +29,7 @@ pub(crate) struct Backend {
     name: TransportName,
     face: Face,
     kind: Kind,
+    endpoints: u32,
     #[cfg(feature = "async")]
     runtime: Option<Runtime>,
 }
@@ -45,16 +48,28 @@ impl Backend {
     /// Finds out what the command line means. Connects nowhere yet.
     pub(crate) fn choose(args: &ConnectArgs) -> Result<Self, Failure> {
         let name = args.transport.map_or_else(only_broker, Ok)?;
-        Self::of(name, args)
+        Self::of(name, args, None)
+    }
+
+    /// The same for a command that is to end within `limit`: all its addresses together take no
+    /// longer than that to be tried.
+    pub(crate) fn choose_within(args: &ConnectArgs, limit: Duration) -> Result<Self, Failure> {
+        let name = args.transport.map_or_else(only_broker, Ok)?;
+        Self::of(name, args, Some(limit / endpoint_count(name, args).max(1)))
     }
 
     /// The transport inside this process.
     pub(crate) fn memory(args: &ConnectArgs) -> Result<Self, Failure> {
-        Self::of(TransportName::Memory, args)
+        Self::of(TransportName::Memory, args, None)
     }
 
-    fn of(name: TransportName, args: &ConnectArgs) -> Result<Self, Failure> {
-        let kind = Kind::of(name, args)?;
+    /// `limit` is that of one attempt to connect.
+    fn of(
+        name: TransportName,
+        args: &ConnectArgs,
+        limit: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let kind = Kind::of(name, args, limit)?;
         let face = args.face.unwrap_or_else(|| native_face(name));
         #[cfg(not(feature = "async"))]
         if face == Face::Async {
@@ -66,6 +81,7 @@ impl Backend {
             name,
             face,
             kind,
+            endpoints: endpoint_count(name, args),
             #[cfg(feature = "async")]
             runtime: (face == Face::Async).then(Runtime::start).transpose()?,
         })
@@ -74,6 +90,11 @@ impl Backend {
     /// Whether it stays in this process, so that nobody else can serve it.
     pub(crate) fn is_local(&self) -> bool {
         self.name == TransportName::Memory
+    }
+
+    /// How many addresses there are to connect to.
+    pub(crate) const fn endpoints(&self) -> u32 {
+        self.endpoints
     }
 
     pub(crate) const fn name(&self) -> &'static str {
@@ -115,14 +136,20 @@ impl Kind {
         not(any(feature = "lapin", feature = "amiquip")),
         allow(unused_variables, reason = "only a broker has a URL")
     )]
-    fn of(name: TransportName, args: &ConnectArgs) -> Result<Self, Failure> {
+    fn of(
+        name: TransportName,
+        args: &ConnectArgs,
+        limit: Option<Duration>,
+    ) -> Result<Self, Failure> {
         match name {
             #[cfg(feature = "memory")]
             TransportName::Memory => Ok(Self::Memory(MemoryBroker::new())),
             #[cfg(feature = "lapin")]
-            TransportName::Lapin => Ok(Self::Lapin(LapinConnector::new(endpoints(args)?))),
+            TransportName::Lapin => Ok(Self::Lapin(LapinConnector::new(endpoints(args, limit)?))),
             #[cfg(feature = "amiquip")]
-            TransportName::Amiquip => Ok(Self::Amiquip(AmiquipConnector::new(endpoints(args)?))),
+            TransportName::Amiquip => Ok(Self::Amiquip(AmiquipConnector::new(endpoints(
+                args, limit,
+            )?))),
             #[allow(
                 unreachable_patterns,
                 reason = "with all transports built in nothing is left"
@@ -133,6 +160,15 @@ impl Kind {
                     "the transport `{name}` is not built in: build with `--features {name}`"
                 )))
             }
+        }
+    }
+}
+
+fn endpoint_count(name: TransportName, args: &ConnectArgs) -> u32 {
+    match name {
+        TransportName::Memory => 1,
+        TransportName::Lapin | TransportName::Amiquip => {
+            u32::try_from(args.url.len()).unwrap_or(u32::MAX)
         }
     }
 }
@@ -163,8 +199,9 @@ const fn native_face(name: TransportName) -> Face {
 const CONNECTION_NAME: &str = "fib-service";
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-fn endpoints(args: &ConnectArgs) -> Result<Endpoints, Failure> {
-    let mut configs = args.url.iter().map(|url| config(url, args.confirm));
+fn endpoints(args: &ConnectArgs, limit: Option<Duration>) -> Result<Endpoints, Failure> {
+    let config = |url| config(url, args.confirm, limit);
+    let mut configs = args.url.iter().map(config);
     let first = configs
         .next()
         .unwrap_or_else(|| Err(Failure::usage("`--url` or AMQP_URL is empty")))?;
@@ -174,7 +211,7 @@ fn endpoints(args: &ConnectArgs) -> Result<Endpoints, Failure> {
 }
 
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-fn config(url: &Url, confirm: Confirm) -> Result<AmqpConfig, Failure> {
+fn config(url: &Url, confirm: Confirm, limit: Option<Duration>) -> Result<AmqpConfig, Failure> {
     let url = url.expose().parse::<AmqpUrl>();
     // The error does not quote what may be a part of the password.
     let url = url.map_err(|error| {
@@ -183,7 +220,7 @@ fn config(url: &Url, confirm: Confirm) -> Result<AmqpConfig, Failure> {
             super::failure::chain(&error)
         ))
     })?;
-    let timeouts = timeouts(&url);
+    let timeouts = timeouts(&url, limit);
     let confirms = match confirm {
         Confirm::On => Confirms::On,
         Confirm::Off => Confirms::Off,
@@ -194,12 +231,9 @@ fn config(url: &Url, confirm: Confirm) -> Result<AmqpConfig, Failure> {
         .with_timeouts(timeouts))
 }
 
-/// Those of the URL, and otherwise so that whoever waits at a terminal soon knows.
+/// Those of the URL, and otherwise so that whoever waits at a terminal soon knows; within `limit`.
 #[cfg(any(feature = "lapin", feature = "amiquip"))]
-fn timeouts(url: &AmqpUrl) -> Timeouts {
-    let timeouts = Timeouts::of(url);
-    match url.connection_timeout() {
-        Some(_) => timeouts,
-        None => timeouts.with_connect(std::time::Duration::from_secs(4)),
-    }
+fn timeouts(url: &AmqpUrl, limit: Option<Duration>) -> Timeouts {
+    let connect = url.connection_timeout().unwrap_or(Duration::from_secs(4));
+    Timeouts::of(url).with_connect(limit.map_or(connect, |limit| connect.min(limit)))
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use rpc_core::CallError;
+use rpc_core::{CallError, CallOptions};
 use serde::Serialize;
 
 use super::Failure;
@@ -11,22 +12,33 @@ use super::args::{Call, CodecName};
 use super::backend::Backend;
 use super::drive::{Argument, Caller, Client, Event};
 use super::failure::{call_error_kind, chain};
-use super::output::{Shown, say};
+use super::output::{Shown, complain, say};
 use super::session::Session;
 
 pub(crate) fn run(args: &Call) -> Result<ExitCode, Failure> {
     let arguments = arguments(&args.numbers, args.calls.codec)?;
-    let backend = Backend::choose(&args.connect)?;
-    let session = Session::open(
+    let by = Instant::now() + args.calls.timeout;
+    let backend = Backend::choose_within(&args.connect, args.calls.timeout)?;
+    let printer: &mut dyn Printer = if args.json { &mut Json } else { &mut Lines };
+    let session = match Session::open(
         &backend,
         &args.connect,
         &args.calls,
         &args.service,
         |options| options,
         arguments.len(),
-    )?;
-    let printer: &mut dyn Printer = if args.json { &mut Json } else { &mut Lines };
-    let code = all(&session.client, arguments, printer)?;
+        Some(by),
+    ) {
+        // A program that reads JSON finds there why each of its calls failed.
+        Err(Failure::Connect(cause)) if args.json => {
+            for (typed, _) in &arguments {
+                printer.outcome(typed, Err(CallError::BrokerDown(cause.clone())))?;
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+        opened => opened?,
+    };
+    let code = all(&session.client, arguments, by, printer)?;
     session.close();
     Ok(code)
 }
@@ -42,10 +54,12 @@ pub(crate) fn arguments(numbers: &[String], codec: CodecName) -> Result<Vec<Type
         .collect()
 }
 
-/// Makes all calls, and prints each result as soon as those before it are there.
+/// Makes all calls, which end by a certain time, and prints each result as soon as those before it
+/// are there.
 pub(crate) fn all(
     client: &Client,
     arguments: Vec<Typed>,
+    by: Instant,
     printer: &mut dyn Printer,
 ) -> Result<ExitCode, Failure> {
     let mut callers = Vec::new();
@@ -54,6 +68,7 @@ pub(crate) fn all(
         callers.push(Once {
             typed,
             argument: Some(argument),
+            by,
             outcome: None,
         });
     }
@@ -84,12 +99,17 @@ pub(crate) fn all(
 struct Once {
     typed: String,
     argument: Option<Argument>,
+    by: Instant,
     outcome: Option<Result<u128, CallError>>,
 }
 
 impl Caller for Once {
     fn next(&mut self) -> Option<Argument> {
         self.argument.take()
+    }
+
+    fn options(&self) -> CallOptions {
+        CallOptions::timeout(self.by.saturating_duration_since(Instant::now()))
     }
 
     fn done(&mut self, outcome: Result<u128, CallError>) {
@@ -117,7 +137,7 @@ impl Printer for Lines {
             Ok(number) => say(format_args!(" [.] Got {number}")),
             Err(error) => {
                 let (kind, said) = (call_error_kind(&error), chain(&error));
-                eprintln!("error: {kind}: fib({}): {said}", Shown(typed));
+                complain(format_args!("error: {kind}: fib({}): {said}", Shown(typed)));
                 Ok(())
             }
         }

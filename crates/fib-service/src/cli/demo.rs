@@ -1,6 +1,7 @@
 //! `demo`: serves and calls inside this process, with no broker.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use super::args::{Demo, TransportName};
 use super::backend::Backend;
@@ -20,6 +21,7 @@ pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
         ));
     }
     let arguments = call::arguments(&args.numbers, args.calls.codec)?;
+    let by = Instant::now() + args.calls.timeout;
     let backend = Backend::memory(&args.connect)?;
     let session = Session::open(
         &backend,
@@ -28,9 +30,10 @@ pub(crate) fn run(args: &Demo) -> Result<ExitCode, Failure> {
         &args.service,
         print_requests,
         arguments.len(),
+        Some(by),
     )?;
     say(" [x] Awaiting RPC requests")?;
-    let code = call::all(&session.client, arguments, &mut call::Lines)?;
+    let code = call::all(&session.client, arguments, by, &mut call::Lines)?;
     session.close();
     Ok(code)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use fib_service::{Index, METHOD};
-use rpc_core::{CallError, LinkState, blocking};
+use rpc_core::{CallError, CallOptions, LinkState, blocking};
 use serde::{Serialize, Serializer};
 
 use super::Failure;
@@ -51,6 +51,11 @@ impl Serialize for Argument {
 pub(crate) trait Caller: Send + 'static {
     /// The next call, or none when it is done.
     fn next(&mut self) -> Option<Argument>;
+
+    /// How this call differs from the others of its client.
+    fn options(&self) -> CallOptions {
+        CallOptions::default()
+    }
 
     /// How the call went.
     fn done(&mut self, outcome: Result<u128, CallError>);
@@ -133,7 +138,8 @@ impl Client {
             #[cfg(feature = "async")]
             Self::Async(client, runtime) => runtime.spawn(async move {
                 while let Some(argument) = caller.next() {
-                    let outcome = client.call(METHOD, &argument).await;
+                    let options = caller.options();
+                    let outcome = client.call_with(options, METHOD, &argument).await;
                     caller.done(outcome);
                 }
                 done(caller);
@@ -143,7 +149,8 @@ impl Client {
                     .name("caller".into())
                     .spawn(move || {
                         while let Some(argument) = caller.next() {
-                            let outcome = client.call(METHOD, &argument);
+                            let options = caller.options();
+                            let outcome = client.call_with(options, METHOD, &argument);
                             caller.done(outcome);
                         }
                         done(caller);

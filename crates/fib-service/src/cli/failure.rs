@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use rpc_core::{CallError, Certainty, TransportError};
 
 use super::Args;
+use super::output::complain;
 
 /// Why a command could not do what it was told.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Failure {
             }
             Self::System(what, error) => format!("INTERNAL: {what}: {}", chain(error)),
         };
-        eprintln!("error: {line}");
+        complain(format_args!("error: {line}"));
         ExitCode::FAILURE
     }
 }

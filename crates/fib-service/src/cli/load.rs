@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use fib_service::{Algorithm, Index, fib};
@@ -13,9 +13,11 @@ use rpc_core::{CallError, ErrorKind};
 use super::args::{AlgorithmName, Load};
 use super::backend::Backend;
 use super::drive::{Argument, Caller, Client, Event};
-use super::output::say;
+use super::failure::call_error_line;
+use super::output::{complain, say};
 use super::session::Session;
-use super::tally::{Setting, Tally, cpu_time};
+use super::tally::{Cut, Setting, Tally, cpu_time};
+use super::watch::{News, Watch};
 use super::{Failure, signals};
 
 pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
@@ -27,6 +29,7 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
         &args.service,
         |options| options,
         args.inflight as usize,
+        None,
     )?;
     session
         .client
@@ -45,6 +48,7 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
         transport: backend.name(),
         face: backend.face(),
         inflight: args.inflight,
+        cut_short: run.cut(),
     };
     let report = tally.report(setting, elapsed, cpu);
     if args.json {
@@ -53,9 +57,12 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
     } else {
         say(report)?;
     }
+    if let Some(cut) = run.cut() {
+        complain(run.cut_line(cut, elapsed));
+    }
     let mut code = ExitCode::SUCCESS;
     for line in tally.error_lines() {
-        eprintln!("error: {line}");
+        complain(format_args!("error: {line}"));
         code = ExitCode::FAILURE;
     }
     Ok(code)
@@ -65,10 +72,17 @@ pub(crate) fn run(args: &Load) -> Result<ExitCode, Failure> {
 fn drive(client: &Client, run: &Arc<Run>, inflight: u32) -> Result<(), Failure> {
     let callers = (0..inflight).map(|_| LoadCaller::new(run)).collect();
     let progress = Progress::begin(run);
+    let mut watch = Watch::default();
+    // It was connected a moment ago.
+    let _ = watch.look(&client.state());
     let (mut stopped, mut closed) = (None, false);
     client.drive(callers, |event| {
         if let Event::Tick = event {
             progress.show(run);
+            let news = watch.look(&client.state()).filter(News::is_worth_telling);
+            if let Some(news) = news.filter(|_| !run.is_stopped()) {
+                progress.aside(|| complain(&news));
+            }
         }
         if run.is_stopped() {
             let since = *stopped.get_or_insert_with(Instant::now);
@@ -96,8 +110,11 @@ struct Run {
     given: AtomicU64,
     /// Set by a signal.
     stop: Arc<AtomicBool>,
-    /// Set when there is no connection to call over any more, and calls are not to wait for one.
-    lost: AtomicBool,
+    /// The first call that failed because there is no connection to call over any more, where calls
+    /// are not to wait for one.
+    lost: OnceLock<CallError>,
+    /// Set when a call was due and not made any more.
+    cut: AtomicBool,
     waits: bool,
     tally: Mutex<Tally>,
 }
@@ -128,7 +145,8 @@ impl Run {
             limit,
             given: AtomicU64::new(0),
             stop,
-            lost: AtomicBool::new(false),
+            lost: OnceLock::new(),
+            cut: AtomicBool::new(false),
             waits: args.calls.wait_for_ready.is_on(),
             tally: Mutex::new(Tally::new()?),
             begun: Instant::now(),
@@ -137,16 +155,50 @@ impl Run {
 
     /// The number to call for next, unless the run is over.
     fn next(&self) -> Option<u64> {
-        if self.is_stopped() {
-            return None;
-        }
         // The order of calls is of no importance, only that each is given out once.
         let call = self.given.fetch_add(1, Ordering::Relaxed);
         let over = match self.limit {
             Limit::Calls(calls) => call >= calls,
             Limit::Time(time) => self.begun.elapsed() >= time,
         };
-        (!over).then(|| call % self.answers.len() as u64)
+        if over {
+            return None;
+        }
+        if self.is_stopped() {
+            self.cut.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(call % self.answers.len() as u64)
+    }
+
+    /// Why it ended before its end, if it did. Asked when all callers are done.
+    fn cut(&self) -> Option<Cut> {
+        if !self.cut.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(if self.lost.get().is_some() {
+            Cut::ConnectionLost
+        } else {
+            Cut::Signal
+        })
+    }
+
+    /// What is said of a run that was cut short.
+    fn cut_line(&self, cut: Cut, elapsed: Duration) -> String {
+        let done = match self.limit {
+            Limit::Calls(calls) => format!("{} of {calls} calls", self.tally().calls()),
+            Limit::Time(time) => {
+                format!("{:.1} of {} s", elapsed.as_secs_f64(), time.as_secs_f64())
+            }
+        };
+        match (cut, self.lost.get()) {
+            (Cut::ConnectionLost, Some(error)) => format!(
+                "error: cut short after {done}: {}; `--wait-for-ready yes` goes on with the next \
+                 connection",
+                call_error_line(error)
+            ),
+            _ => format!("cut short after {done} by a signal"),
+        }
     }
 
     fn done(&self, n: u64, outcome: Result<u128, CallError>, latency: Duration) {
@@ -157,16 +209,17 @@ impl Run {
             // Given up by ourselves, so neither good nor bad.
             Err(CallError::Closed { .. }) if self.is_stopped() => {}
             Err(error) => {
-                if !self.waits && has_ended(&error) {
-                    self.lost.store(true, Ordering::Relaxed);
-                }
                 self.tally().failed(&error);
+                if !self.waits && has_ended(&error) {
+                    // Others may have been first.
+                    let _ = self.lost.set(error);
+                }
             }
         }
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.lost.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.lost.get().is_some()
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -177,7 +230,7 @@ impl Run {
 /// Whether further calls would fail at once, until there is another connection.
 fn has_ended(error: &CallError) -> bool {
     match error {
-        CallError::ConnectionLost(_) | CallError::NotSent(_) => true,
+        CallError::BrokerDown(_) | CallError::ConnectionLost(_) | CallError::NotSent(_) => true,
         CallError::Publish(error) => error.kind() == ErrorKind::Closed,
         _ => false,
     }
@@ -247,6 +300,14 @@ impl Progress {
                 ));
                 bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
             }
+        }
+    }
+
+    /// Prints something else.
+    fn aside(&self, print: impl FnOnce()) {
+        match &self.0 {
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 

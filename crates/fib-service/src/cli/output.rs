@@ -2,13 +2,38 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Failure;
 
 /// Prints one line. Unlike `println!` it does not panic when nobody reads any more.
 pub(crate) fn say(line: impl fmt::Display) -> Result<(), Failure> {
+    print(line).map_err(|error| Failure::System("cannot write to standard output", error))
+}
+
+/// Prints one line of a server's log. Callers wait for a server whether its log can be written or
+/// not, so that the reader is gone or the disk is full is no reason to stop; the latter is told once.
+pub(crate) fn log(line: impl fmt::Display) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = print(line)
+        // Whoever reads our output has read enough: `… | head` is nothing to speak of.
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        complain(format_args!(
+            "cannot write to standard output, going on without it: {error}"
+        ));
+    }
+}
+
+/// Prints one line to standard error, if that can be: there is nowhere else to say that it cannot.
+/// Unlike `eprintln!` it does not panic then.
+pub(crate) fn complain(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn print(line: impl fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
-        .map_err(|error| Failure::System("cannot write to standard output", error))
 }
 
 /// An argument fit to be printed: in one line, and not by the megabyte.

@@ -2,14 +2,16 @@
 //! serving it.
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fib_service::{METHOD, ServiceOptions, service};
 use rpc_core::codec::{Bincode, Json, Text};
 use rpc_core::proto::server::{Guarantee, MemoryDedup};
-use rpc_core::{ClientOptions, DeliveryMode, LinkState, Router, ServerOptions};
+use rpc_core::{
+    ClientOptions, DeliveryMode, ErrorKind, LinkState, Router, ServerOptions, TransportError,
+};
 
 use super::Failure;
 use super::args::{CallArgs, CodecName, ConnectArgs, QueueType, Serve, ServiceArgs, Switch};
@@ -22,10 +24,12 @@ use super::link::{Link, Worker};
 pub(crate) struct Session {
     pub(crate) client: Client,
     local: Option<Worker>,
+    by: Option<Instant>,
 }
 
 impl Session {
-    /// Connects; `open` is how many calls there may be at once.
+    /// Connects; `open` is how many calls there may be at once, and `by` when all is to be over, if
+    /// the command has an end.
     pub(crate) fn open(
         backend: &Backend,
         connect: &ConnectArgs,
@@ -33,12 +37,13 @@ impl Session {
         service: &ServiceArgs,
         watch: impl FnOnce(ServiceOptions) -> ServiceOptions,
         open: usize,
+        by: Option<Instant>,
     ) -> Result<Self, Failure> {
         let link = backend.link();
         let local = if backend.is_local() {
             let (router, slow) = fibonacci(service, watch);
             let worker = link.serve(router, server_options(connect, service, slow));
-            wait_until_up(|| worker.state(), Switch::No, calls.timeout)?;
+            wait_until_up(|| worker.state(), 1, Switch::No, None)?;
             Some(worker)
         } else if service.is_empty() {
             None
@@ -48,16 +53,36 @@ impl Session {
             ));
         };
         let client = link.client(client_options(connect, calls, open));
-        wait_until_up(|| client.state(), calls.wait_for_ready, calls.timeout)?;
-        Ok(Self { client, local })
+        let wait = calls.wait_for_ready;
+        // Without an end of its own an attempt ends by the clocks of its transport.
+        let until = by.or_else(|| wait.is_on().then(|| Instant::now() + calls.timeout));
+        wait_until_up(|| client.state(), backend.endpoints(), wait, until)?;
+        Ok(Self { client, local, by })
     }
 
     /// Says goodbye.
     pub(crate) fn close(self) {
-        self.client.close();
-        if let Some(worker) = self.local {
-            // Whoever called has its answers; what is still at work was given up.
-            worker.drain(Duration::ZERO);
+        let Self { client, local, by } = self;
+        let goodbye = move || {
+            client.close();
+            if let Some(worker) = local {
+                // Whoever called has its answers; what is still at work was given up.
+                worker.drain(Duration::ZERO);
+            }
+        };
+        let Some(by) = by else { return goodbye() };
+        // A broker that is stopped, or takes nothing from publishers, does not say it back. Whoever
+        // waits for this process has been told all there is; its end does the rest.
+        let (done, when_done) = mpsc::channel::<()>();
+        let spawned = thread::Builder::new()
+            .name("goodbye".into())
+            .spawn(move || {
+                goodbye();
+                drop(done);
+            });
+        if spawned.is_ok() {
+            let left = by.saturating_duration_since(Instant::now());
+            let _ = when_done.recv_timeout(left.max(GRACE));
         }
     }
 }
@@ -95,23 +120,37 @@ fn fibonacci(
     (service(options), slow)
 }
 
-/// Waits for the first connection, at most for `limit`. Unless it is to `wait` for a broker that is
-/// not there, the first failure over all addresses is the end of it.
+/// How far beyond its end a command goes: for the reason of an attempt to connect that ends with it,
+/// and for a goodbye.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// Waits for the first connection. Unless it is to `wait` for a broker that is not there, it ends when
+/// each of the addresses has failed once; and in any case soon after `until`.
 fn wait_until_up(
     state: impl Fn() -> LinkState,
+    addresses: u32,
     wait: Switch,
-    limit: Duration,
+    until: Option<Instant>,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + limit;
     loop {
+        let late = until.is_some_and(|until| Instant::now() >= until + GRACE);
         match state() {
             LinkState::Up(_) => return Ok(()),
             LinkState::Connecting {
-                cause: Some(cause), ..
-            } if !wait.is_on() || Instant::now() >= deadline => {
+                failed,
+                cause: Some(cause),
+                ..
+            } if late || !wait.is_on() && failed >= addresses => {
                 return Err(Failure::Connect(cause));
             }
             LinkState::Lost(cause) => return Err(Failure::Connect(cause)),
+            // Its transport is there, and what a client needs on it is not.
+            _ if late => {
+                return Err(Failure::Connect(
+                    TransportError::new(ErrorKind::Connect, "rpc", "connect")
+                        .with_detail("the broker has not finished it in time"),
+                ));
+            }
             _ => thread::sleep(Duration::from_millis(1)),
         }
     }

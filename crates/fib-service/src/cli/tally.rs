@@ -90,6 +90,7 @@ impl Tally {
             p999_us: at(0.999),
             max_us: micros(self.latencies.max()),
             cpu_us_per_call: round(cpu.as_secs_f64() * 1e6 / calls.max(1) as f64, 100.0),
+            cut_short: run.cut_short,
         }
     }
 }
@@ -100,6 +101,16 @@ pub(crate) struct Setting {
     pub(crate) transport: &'static str,
     pub(crate) face: &'static str,
     pub(crate) inflight: u32,
+    pub(crate) cut_short: Option<Cut>,
+}
+
+/// What ends a run before its end.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum Cut {
+    #[serde(rename = "connection lost")]
+    ConnectionLost,
+    #[serde(rename = "signal")]
+    Signal,
 }
 
 /// The result of a run; as JSON one line of these fields.
@@ -119,6 +130,8 @@ pub(crate) struct Report {
     p999_us: f64,
     max_us: f64,
     cpu_us_per_call: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_short: Option<Cut>,
 }
 
 impl fmt::Display for Report {
@@ -206,6 +219,7 @@ mod tests {
             transport: "memory",
             face: "async",
             inflight: 1,
+            cut_short: None,
         };
         let report = Tally::new()
             .unwrap()
@@ -225,6 +239,7 @@ mod tests {
             transport: "memory",
             face: "async",
             inflight: 1,
+            cut_short: None,
         };
         let report = tally.report(setting, Duration::from_secs(1), Duration::ZERO);
         assert!((report.p50_us - 1e3).abs() < 1.0, "{report:?}");
