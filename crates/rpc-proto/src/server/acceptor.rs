@@ -75,7 +75,6 @@ impl Acceptor {
         self
     }
 
-    #[cfg(test)]
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -55,6 +55,7 @@ mod strikes;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod trial;
 
 use std::time::Instant;
 
@@ -70,6 +71,7 @@ pub use self::policy::{Admission, Guarantee, Policy, Quarantine};
 pub use self::settlement::{
     AfterForward, AfterReply, Finished, Forward, Forwarded, Settlement, Verdict,
 };
+pub use self::trial::Trial;
 use crate::{Cancellation, Headers, ShortString, Status};
 
 /// A request as its handler sees it.
