@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use rpc_proto::TransportError;
-use rpc_proto::link::{Generation, Link, LinkState, Step};
+use rpc_proto::link::{Generation, Link, LinkState, Step, needs_operator};
 
 use crate::Observer;
 use crate::race::{First, race};
@@ -72,12 +72,14 @@ impl LinkCell {
     }
 
     pub(crate) fn handle_failed(&self, cause: TransportError) {
+        warn(&cause);
         let mut inner = self.lock();
         inner.link.handle_failed(Instant::now(), cause);
         self.tell(inner);
     }
 
     pub(crate) fn handle_lost(&self, generation: Generation, cause: TransportError) {
+        warn(&cause);
         let mut inner = self.lock();
         if inner.link.handle_lost(Instant::now(), generation, cause) {
             self.tell(inner);
@@ -175,6 +177,14 @@ impl LinkCell {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What only the operator can mend is for the operator to read, each time it is tried in vain; those
+/// times are far apart.
+fn warn(cause: &TransportError) {
+    if needs_operator(cause.kind()) {
+        tracing::warn!(%cause, "no connection, and trying again will not mend it");
     }
 }
 
