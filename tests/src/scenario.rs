@@ -89,6 +89,14 @@ impl fmt::Debug for Scenario {
 mod tests {
     use super::*;
 
+    /// `cargo xtask torture` reads the names there, to know them before it builds anything.
+    #[test]
+    fn names_are_those_of_the_list_that_is_read_without_building() {
+        let listed: Vec<&str> = include_str!("scenarios/names.txt").lines().collect();
+        let names: Vec<&str> = Scenario::all().iter().map(|one| one.name).collect();
+        assert_eq!(listed, names);
+    }
+
     #[test]
     fn names_are_unique_and_each_scenario_says_what_it_is_about() {
         for scenario in Scenario::all() {

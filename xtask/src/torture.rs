@@ -102,6 +102,19 @@ impl Options {
 
 /// The command `torture`.
 pub(crate) fn run(options: &Options) -> Result<Verdict> {
+    if let Some(name) = options
+        .scenario
+        .as_deref()
+        .filter(|name| !is_scenario(name))
+    {
+        // Before minutes go into building what could only say the same.
+        let all: Vec<&str> = SCENARIOS.lines().collect();
+        eprintln!(
+            "error: there is no scenario `{name}`; there are {}",
+            all.join(", ")
+        );
+        return Err(Usage.into());
+    }
     let metadata = Metadata::load()?;
     let profile = options.profile();
     let arguments = [
@@ -148,6 +161,10 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     }
 }
 
+fn is_scenario(name: &str) -> bool {
+    SCENARIOS.lines().any(|known| known == name)
+}
+
 /// Whether the run takes a RabbitMQ: the rig knows its scenarios.
 fn needs_rabbitmq(rig: &Path, options: &Options) -> Result<bool> {
     let mut asking = Command::new(rig);
@@ -168,6 +185,9 @@ fn given_url() -> Result<Option<String>> {
         Broker::Installed(_) => None,
     })
 }
+
+/// The rig tests that it has just these.
+const SCENARIOS: &str = include_str!("../../tests/src/scenarios/names.txt");
 
 const PACKAGE: &str = "rpc-tests";
 
@@ -223,6 +243,14 @@ mod tests {
         ];
         assert_eq!(parse(&words).to_command_line(), words);
         assert_eq!(parse(&["--list"]).to_command_line(), ["--list"]);
+    }
+
+    #[test]
+    fn a_name_is_known_without_building_the_rig() {
+        assert!(is_scenario("broker-kill") && is_scenario("hang"));
+        for name in ["", "no-such-scenario", "hang "] {
+            assert!(!is_scenario(name), "{name:?}");
+        }
     }
 
     #[test]

@@ -195,7 +195,7 @@ pub enum UrlError {
     #[error("it names no host")]
     NoHost,
     /// It is no URL at all.
-    #[error("not a URL: {0}")]
+    #[error("not a URL of a broker, such as amqp://user:password@host:5672/vhost")]
     NotAUrl(#[source] url::ParseError),
     /// A part is not UTF-8 when decoded.
     #[error("the {part} is not UTF-8 when percent-decoded")]

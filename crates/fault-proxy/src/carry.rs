@@ -16,8 +16,8 @@ pub(crate) struct Line {
 
 /// What to do with the next bytes.
 enum Step {
-    /// Send so many, then wait.
-    Send(usize, Duration),
+    /// Send so many, then end the connection if it is to end, or else wait.
+    Send(usize, Option<End>, Duration),
     Drop,
     Stop,
 }
@@ -46,7 +46,8 @@ impl Line {
             .changed
             .wait_while(lanes, held)
             .unwrap_or_else(PoisonError::into_inner);
-        let lane = &lanes[direction.index()];
+        let mut lanes = lanes;
+        let lane = &mut lanes[direction.index()];
         if pair.is_over() {
             return Step::Stop;
         }
@@ -54,7 +55,9 @@ impl Line {
             return Step::Drop;
         }
         let (piece, wait) = lane.piece(ready);
-        Step::Send(lane.before_the_end(piece), wait)
+        let piece = lane.before_the_end(piece);
+        // Before they go out: whoever has received them may set a fuse that is not for them.
+        Step::Send(piece, lane.count(piece), wait)
     }
 
     fn sleep(&self, pair: &Pair, wait: Duration) {
@@ -80,8 +83,32 @@ impl Line {
 /// Carries until one of the ends is reached.
 pub(crate) fn carry(line: &Line, pair: &Arc<Pair>, direction: Direction) {
     let mut buffer = vec![0; 64 << 10];
+    carry_until_over(line, pair, direction, &mut buffer);
+    if pair.is_cut() {
+        linger(pair, direction, &mut buffer);
+    }
+}
+
+/// Reads on after a cut, and throws away, until the peer has ended its side too: a socket that is
+/// closed with something unread in it sends a reset, and that overtakes what was carried.
+fn linger(pair: &Pair, direction: Direction, buffer: &mut [u8]) {
+    let until = Instant::now() + LINGER;
+    while Instant::now() < until {
+        match pair.source(direction).read(buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if is_nothing_yet(&error) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// A peer that has read the end answers with its own; one that does not is not waited for any longer.
+const LINGER: Duration = Duration::from_secs(2);
+
+fn carry_until_over(line: &Line, pair: &Arc<Pair>, direction: Direction, buffer: &mut [u8]) {
     loop {
-        match pair.source(direction).read(&mut buffer) {
+        match pair.source(direction).read(buffer) {
             // This is how a thread is told that it is over, and a reset must not begin with an end.
             Ok(0) if pair.is_over() => return,
             // The other direction may have more to say.
@@ -111,13 +138,13 @@ fn deliver(line: &Line, pair: &Pair, direction: Direction, mut bytes: &[u8]) -> 
         match line.step(direction, pair, bytes.len()) {
             Step::Drop => return true,
             Step::Stop => return false,
-            Step::Send(piece, wait) => {
+            Step::Send(piece, end, wait) => {
                 if !write_all(pair, direction, &bytes[..piece]) {
                     line.wake();
                     return false;
                 }
                 bytes = &bytes[piece..];
-                if let Some(end) = line.lane(direction, |lane| lane.count(piece)) {
+                if let Some(end) = end {
                     pair.end(end);
                     line.wake();
                     return false;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -18,7 +18,7 @@ pub(crate) struct Pair {
     near: TcpStream,
     /// Towards the server.
     far: TcpStream,
-    over: AtomicBool,
+    over: OnceLock<End>,
 }
 
 impl Pair {
@@ -33,7 +33,7 @@ impl Pair {
         Ok(Self {
             near,
             far,
-            over: AtomicBool::new(false),
+            over: OnceLock::new(),
         })
     }
 
@@ -52,18 +52,24 @@ impl Pair {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+        self.over.get().is_some()
+    }
+
+    /// Whether it is over by a cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.over.get() == Some(&End::Cut)
     }
 
     /// Ends it; the second end of a connection changes nothing.
     pub(crate) fn end(&self, end: End) {
-        if self.over.swap(true, Ordering::SeqCst) {
+        if self.over.set(end).is_err() {
             return;
         }
         for socket in [&self.near, &self.far] {
             // An error means that it has ended by itself.
             let _ = match end {
-                End::Cut => socket.shutdown(Shutdown::Both),
+                // Whoever reads here goes on for a while, and throws away what comes.
+                End::Cut => socket.shutdown(Shutdown::Write),
                 // To read no more tells the peer nothing, and wakes the thread that reads here.
                 // Once all have let go, closing the socket sends the reset.
                 End::Reset => SockRef::from(socket)

@@ -85,6 +85,30 @@ fn a_cut_lets_what_was_carried_arrive_and_then_both_read_an_end() {
 }
 
 #[test]
+fn a_cut_loses_nothing_that_was_carried_when_the_other_way_is_full() {
+    let scene = Scene::set();
+    scene.proxy.pause(Direction::Down);
+    scene
+        .server
+        .set_write_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    while (&scene.server).write(&[0; 64 << 10]).is_ok() {}
+    scene.proxy.end_after(Direction::Up, 3, End::Cut);
+    (&scene.client).write_all(b"abcdef").unwrap();
+    let mut heard = Vec::new();
+    (&scene.server).read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"abc");
+}
+
+#[test]
+fn what_has_arrived_is_counted_and_burns_no_fuse_that_is_set_later() {
+    for _ in 0..200 {
+        let scene = Scene::set();
+        assert_eq!(scene.proxy.carried(Direction::Up), 5);
+    }
+}
+
+#[test]
 fn a_reset_is_an_error_at_both_ends() {
     let scene = Scene::set();
     scene.proxy.end_all(End::Reset);

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use crate::epmd::Epmd;
 use crate::error::{Error, Result};
 use crate::installation::Installation;
-use crate::node::Node;
-use crate::ports::free_port;
+use crate::node::{DEFAULT_START_LIMIT, Node};
+use crate::ports::{free_port, take};
 use crate::settings::Settings;
 
 /// Describes a node that is to be started.
@@ -78,14 +78,18 @@ impl Builder {
         self
     }
 
-    /// Sets the AMQP port; a free one by default.
+    /// Sets the AMQP port. By default it is that of the last node in the same [`dir`](Self::dir) if it
+    /// is free, and otherwise any that is.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Sets how long a start may take; 60 s by default.
+    /// Sets how long a start may take; 5 minutes by default.
+    ///
+    /// A node that shows no sign of life for 60 s is given up before: it writes nothing, and its
+    /// processes compute nothing.
     #[must_use]
     pub fn start_limit(mut self, limit: Duration) -> Self {
         self.start_limit = Some(limit);
@@ -127,8 +131,9 @@ impl Builder {
             }
         };
         let cookie = self.cookie.unwrap_or_else(random_word);
-        let limit = self.start_limit.unwrap_or(START_LIMIT);
+        let limit = self.start_limit.unwrap_or(DEFAULT_START_LIMIT);
 
+        let mut kept = kept_port(&dir);
         let mut temporary: Option<TempDir> = temporary;
         let mut attempt = 1;
         loop {
@@ -140,7 +145,12 @@ impl Builder {
                 installation: installation.clone(),
                 dir: dir.clone(),
                 name: name.clone(),
-                port: self.port.map_or_else(free_port, Ok)?,
+                port: match (self.port, kept.take()) {
+                    (Some(port), _) => port,
+                    // URLs that people have noted go on to be true.
+                    (None, Some(port)) if take(port) => port,
+                    _ => free_port()?,
+                },
                 dist_port: free_port()?,
                 epmd_port: epmd.port(),
                 cookie: cookie.clone(),
@@ -148,7 +158,10 @@ impl Builder {
             };
             let mut node = Node::new(settings, epmd, temporary.take(), limit);
             match node.boot() {
-                Ok(()) => return Ok(node),
+                Ok(()) => {
+                    keep_port(&dir, node.port());
+                    return Ok(node);
+                }
                 // A port that was free when it was picked may be taken by the time it is bound.
                 Err(error) if attempt < ATTEMPTS && is_port_clash(&error) => {
                     attempt += 1;
@@ -162,6 +175,17 @@ impl Builder {
 
 fn canonical(dir: &Path) -> Result<PathBuf> {
     dir.canonicalize().map_err(Error::path("resolve", dir))
+}
+
+/// The port of the last node in this directory.
+fn kept_port(dir: &Path) -> Option<u16> {
+    let text = fs::read_to_string(dir.join(PORT_FILE)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn keep_port(dir: &Path, port: u16) {
+    // Without it the next node has another port, and works.
+    let _ = fs::write(dir.join(PORT_FILE), port.to_string());
 }
 
 /// Recognises, by its last words, a node that lost the race for a port.
@@ -186,9 +210,9 @@ fn random_word() -> String {
         .collect()
 }
 
-const START_LIMIT: Duration = Duration::from_secs(60);
-
 const ATTEMPTS: u32 = 3;
+
+const PORT_FILE: &str = "port";
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +224,16 @@ mod tests {
             let error = Node::builder().name(name).start().expect_err(name);
             assert!(matches!(error, Error::Start { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn port_is_kept_in_the_directory_and_nonsense_is_no_port() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        assert_eq!(kept_port(dir.path()), None);
+        keep_port(dir.path(), 5672);
+        assert_eq!(kept_port(dir.path()), Some(5672));
+        fs::write(dir.path().join(PORT_FILE), "x").expect("written");
+        assert_eq!(kept_port(dir.path()), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum Error {
     },
 
     /// The node did not come up.
-    #[error("node {name} did not start: {reason}; its last words:\n{tail}")]
+    #[error("node {name} did not start: {reason}; its last words:\n{}", last_lines(.tail))]
     Start {
         /// The name of the node.
         name: String,
@@ -76,6 +76,14 @@ pub enum Error {
     },
 }
 
+/// What a person reads of them. The rest is in the log, whose path leads the part that is from it.
+fn last_lines(tail: &str) -> String {
+    let lines: Vec<&str> = tail.lines().filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(TAIL_SHOWN)..].join("\n")
+}
+
+const TAIL_SHOWN: usize = 10;
+
 impl Error {
     /// Makes the closure that turns an I/O error into one of ours, for `map_err`.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -88,5 +96,25 @@ impl Error {
     /// Like [`Self::io`], for an action on a path.
     pub(crate) fn path(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::io(format!("{verb} {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_start_prints_the_last_ten_lines_only() {
+        let lines: Vec<String> = (0..60).map(|line| format!("line {line}")).collect();
+        let error = Error::Start {
+            name: "n".into(),
+            reason: "r".into(),
+            tail: lines.join("\n"),
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("line 50") && !text.contains("line 49"),
+            "{text}"
+        );
     }
 }

@@ -24,7 +24,7 @@ use crate::epmd::Epmd;
 use crate::error::{Error, Result};
 use crate::installation::Installation;
 use crate::process::{is_ours, output_within, signal, wait_until};
-use crate::ready::{text_from, wait_until_ready};
+use crate::ready::{Patience, text_from, wait_until_ready, work_of_group};
 use crate::settings::Settings;
 use crate::state::State;
 use crate::watchdog::Watchdog;
@@ -337,9 +337,17 @@ impl Node {
         if self.owned {
             self.watch(pid)?;
         }
-        let (port, limit) = (self.settings.port, self.start_limit);
-        if let Err(reason) = wait_until_ready(port, &path, offsets[0], limit, || self.is_running())
-        {
+        let port = self.settings.port;
+        let patience = Patience {
+            limit: self.start_limit,
+            quiet: QUIET_LIMIT.min(self.start_limit),
+        };
+        let log = self.settings.log_path();
+        let waited = wait_until_ready(port, &path, offsets[0], patience, || {
+            let alive = self.is_running();
+            alive.then(|| (length(&path), length(&log), work_of_group(pid)))
+        });
+        if let Err(reason) = waited {
             let tail = self.last_words(offsets);
             // When it cannot be killed it has ended, which is the reason given.
             let _ = self.kill();
@@ -391,10 +399,8 @@ impl Node {
         };
         let output = tail(&text_from(&self.settings.output_path(), output), TAIL_LINES);
         let log = tail(&text_from(&self.settings.log_path(), log), TAIL_LINES);
-        format!(
-            "{output}\n--- {} ---\n{log}",
-            self.settings.log_path().display()
-        )
+        let at = format!("--- {} ---", self.settings.log_path().display());
+        format!("{output}\n{at}\n{log}")
     }
 }
 
@@ -420,7 +426,11 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-const DEFAULT_START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a start may take while it goes on.
+pub(crate) const DEFAULT_START_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a node that starts may show no sign of it: nothing written, nothing computed.
+const QUIET_LIMIT: Duration = Duration::from_secs(60);
 
 const CTL_LIMIT: Duration = Duration::from_secs(30);
 

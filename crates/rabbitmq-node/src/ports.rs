@@ -40,6 +40,12 @@ pub(crate) fn free_port() -> Result<u16> {
     ))
 }
 
+/// Takes this port, if nothing listens on it and it was not given before.
+pub(crate) fn take(port: u16) -> bool {
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && taken.insert(port)
+}
+
 /// The first port that the system may give to an outgoing connection.
 fn first_ephemeral_port() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -66,6 +72,15 @@ mod tests {
     fn no_port_is_given_twice() {
         let ports: HashSet<u16> = (0..50).map(|_| free_port().expect("a port")).collect();
         assert_eq!(ports.len(), 50);
+    }
+
+    #[test]
+    fn port_is_taken_only_while_it_is_free_and_only_once() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        assert!(!take(port) && !take(0));
+        drop(listener);
+        assert!(take(port) && !take(port));
     }
 
     #[test]

@@ -162,10 +162,12 @@ impl fmt::Display for CallError {
             } => f.write_str("the deadline passed before the request was sent"),
             Self::DeadlineExceeded {
                 confirmed: true, ..
-            } => f.write_str("no reply within the deadline"),
+            } => f.write_str(
+                "the broker has the request, and no worker answered within the deadline",
+            ),
             Self::DeadlineExceeded {
                 confirmed: false, ..
-            } => f.write_str("neither confirm nor reply within the deadline"),
+            } => f.write_str("neither the broker's confirm nor a reply came within the deadline"),
             Self::NotSent(_) => f.write_str("the connection had ended before the call"),
             Self::Publish(_) => f.write_str("the request could not be delivered"),
             Self::Remote(status) => f.write_str(status.message()),
@@ -191,5 +193,29 @@ impl Error for CallError {
             | Self::Publish(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+/// The error of a call that a handler made, as the answer of that handler: it keeps code and message.
+///
+/// The handler has run, so its caller reads *executed*, whatever is certain of the call that it made;
+/// that one's reason and push-back are about another request, and stay behind.
+///
+/// ```
+/// use rpc_proto::{CallError, Certainty, Code, Status};
+///
+/// let inner = CallError::TooManyInFlight { limit: 8 };
+/// assert_eq!(inner.certainty(), Certainty::NotExecuted);
+/// let outer = Status::from(inner);
+/// assert_eq!(outer.code(), Code::ResourceExhausted);
+/// assert_eq!(outer.certainty(), Certainty::Executed);
+/// ```
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let message = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        Self::new(error.code(), message)
     }
 }

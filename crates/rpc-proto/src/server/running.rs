@@ -68,9 +68,15 @@ impl Running {
             };
         };
         let mut given_up = told.as_ref().is_some_and(Registered::is_given_up);
+        let late = !given_up && (self.overdue || now >= self.deadline);
         let ending = match ending {
             // By the clock, which may have woken the handler before it has come round to here.
-            Ending::Cancelled if !given_up && (self.overdue || now >= self.deadline) => {
+            Ending::Cancelled if late => Ending::TimedOut,
+            // It ran, and says that it was told to stop, in whatever words: what has happened is that
+            // the deadline passed. A result that comes late is still a result.
+            Ending::Answered(Err(status))
+                if late && status.certainty() != Certainty::NotExecuted =>
+            {
                 Ending::TimedOut
             }
             other => other,

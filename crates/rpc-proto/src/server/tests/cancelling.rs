@@ -163,3 +163,33 @@ fn only_so_many_stuck_handlers_are_given_up() {
     drop(second);
     assert_eq!(server.acceptor.stuck(), 0);
 }
+
+#[test]
+fn an_error_of_a_handler_that_comes_after_its_deadline_says_that_the_deadline_passed() {
+    let error = || Ending::Answered(Err(Status::out_of_range("stopped")));
+    // The clock has told it to stop.
+    let (server, mut running, now) = told(epoch());
+    assert!(running.poll(running.deadline()).is_none());
+    let answered = status(running.finish(now, error()).settlement);
+    assert_eq!(answered.reason(), Some(&Reason::HandlerTimedOut));
+    assert_eq!(answered.certainty(), Certainty::Executed);
+    assert_eq!(server.stats().failed, 1);
+    // It has looked at the time itself.
+    let (_, running, _) = told(epoch());
+    let deadline = running.deadline();
+    let answered = status(running.finish(deadline, error()).settlement);
+    assert_eq!(answered.reason(), Some(&Reason::HandlerTimedOut));
+    // In time it is its own.
+    let (_, running, now) = told(epoch());
+    let answered = status(running.finish(now, error()).settlement);
+    assert_eq!(answered.code(), Code::OutOfRange);
+    // A result is a result, and what did not run did not run.
+    let (_, running, _) = told(epoch());
+    let (_, answer, _) = reply(running.finish(deadline, ok("1")).settlement);
+    assert_eq!(&decode_reply(answer).unwrap().body[..], b"1");
+    let (_, running, _) = told(epoch());
+    let unknown = Status::framework(Reason::UnknownMethod, "no such method");
+    let refused = running.finish(deadline, Ending::Answered(Err(unknown)));
+    let refused = status(refused.settlement);
+    assert_eq!(refused.reason(), Some(&Reason::UnknownMethod));
+}
