@@ -123,7 +123,7 @@ fn service(runs: &Runs) -> Router {
 /// A server that makes its own connections, on either face.
 enum Worker {
     Async(
-        tokio::runtime::Runtime,
+        #[expect(dead_code, reason = "the server runs on it")] tokio::runtime::Runtime,
         Server<transport_lapin::LapinTransport, Router>,
     ),
     Blocking(blocking::Server<transport_amiquip::AmiquipTransport, Router>),
