@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use rpc_core::blocking::{Client, Server, Transport};
-use rpc_core::{ClientOptions, QueueKind, QueueSpec, Router, ServerOptions, ShortString};
+use rpc_core::{ClientOptions, QueueSpec, Router, ServerOptions, ShortString};
 use transport_amiquip::{AmiquipConfig, AmiquipTransport};
 
 fn main() -> anyhow::Result<()> {
@@ -14,7 +14,7 @@ fn main() -> anyhow::Result<()> {
     let transport = Arc::new(AmiquipTransport::connect(config)?);
 
     let router = Router::new().handle("add", |(a, b): (u64, u64)| Ok(a + b));
-    let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+    let spec = QueueSpec::durable(queue.clone());
     let server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec))?;
 
     let client = Client::new(Arc::clone(&transport), ClientOptions::new(queue))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use rpc_core::{CallError, Client, ClientOptions, Code, QueueKind, QueueSpec, Router, Server};
+use rpc_core::{CallError, Client, ClientOptions, Code, QueueSpec, Router, Server};
 use rpc_core::{ServerOptions, ShortString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     let queue = ShortString::from_static("squares");
     let transport = Arc::new(MemoryTransport::new());
     let router = Router::new().handle("square", |n: u64| Ok(n.wrapping_mul(n)));
-    let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+    let spec = QueueSpec::durable(queue.clone());
     let _server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;
     let squares = Client::new(transport, ClientOptions::new(queue)).await?;
 

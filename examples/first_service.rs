@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rpc_core::{Client, ClientOptions, QueueKind, QueueSpec, Router, Server, ServerOptions};
+use rpc_core::{Client, ClientOptions, QueueSpec, Router, Server, ServerOptions};
 use rpc_core::{ShortString, Status};
 use transport_memory::MemoryTransport;
 
@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(n.sqrt())
         }
     });
-    let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+    let spec = QueueSpec::durable(queue.clone());
     let _server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;
 
     let client = Client::new(transport, ClientOptions::new(queue)).await?;

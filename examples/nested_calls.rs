@@ -43,10 +43,7 @@ async fn main() -> anyhow::Result<()> {
         let caller = caller.clone();
         async move {
             let options = CallOptions::within(&context);
-            let price: u64 = caller
-                .call_with(options, "price", &item)
-                .await
-                .map_err(|error| Status::new(error.code(), error.to_string()))?;
+            let price: u64 = caller.call_with(options, "price", &item).await?;
             Ok(format!("{item} for {price}"))
         }
     });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_core::{Client, ClientOptions, QueueKind, QueueSpec, Router, Server, ServerOptions};
+use rpc_core::{Client, ClientOptions, QueueSpec, Router, Server, ServerOptions};
 use rpc_core::{ShortString, Status, Transport};
 use transport_lapin::{LapinConfig, LapinTransport};
 
@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(n.sqrt())
         }
     });
-    let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+    let spec = QueueSpec::durable(queue.clone());
     let server = Server::start(Arc::clone(&transport), router, ServerOptions::new(spec)).await?;
 
     let client = Client::new(Arc::clone(&transport), ClientOptions::new(queue)).await?;

@@ -21,6 +21,7 @@ pub mod dice;
 pub mod ground;
 pub mod ledger;
 pub mod load;
+pub mod machine;
 pub mod report;
 pub mod scenario;
 mod scenarios;

@@ -143,12 +143,13 @@ fn tell(json: bool, sentence: &str, node: &Node) -> Result<()> {
     }
     echo(&format!("{sentence}: {url}"));
     echo(&format!(
-        "    export AMQP_URL={url}        # for fib-service"
+        "    export AMQP_URL={url}        # for fib-service and the examples"
     ));
     echo(&format!(
         "    export RPC_AMQP_URL={url}    # for tests and benches"
     ));
     echo(&format!("    log: {}", node.log_path().display()));
+    echo("    cargo xtask broker stop ends it; its data and its port are kept for the next start");
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //! with threads in place of tasks.
 //!
 //! ```
-//! use rpc_core::{Client, ClientOptions, QueueKind, QueueSpec, Router, Server, ServerOptions};
+//! use rpc_core::{Client, ClientOptions, QueueSpec, Router, Server, ServerOptions};
 //! use rpc_core::ShortString;
 //! use transport_memory::MemoryTransport;
 //!
@@ -16,7 +16,7 @@
 //! let queue = ShortString::from_static("numbers");
 //!
 //! let router = Router::new().handle("double", |n: u64| Ok(n * 2));
-//! let spec = QueueSpec::new(queue.clone(), QueueKind::Durable);
+//! let spec = QueueSpec::durable(queue.clone());
 //! let server = Server::start(transport.clone(), router, ServerOptions::new(spec)).await?;
 //!
 //! let client = Client::new(transport, ClientOptions::new(queue)).await?;

@@ -56,7 +56,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle<Req, Resp>(
         self,
@@ -74,7 +75,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle_with<Req, Resp>(
         self,
@@ -86,7 +88,7 @@ impl Router {
         Resp: Serialize,
     {
         self.add(method, move |codec, request| {
-            Work::Ready(answer(&*codec, &request, &handler))
+            Work::Ready(answer(method, &*codec, &request, &handler))
         })
     }
 
@@ -97,7 +99,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle_blocking<Req, Resp>(
         self,
@@ -121,8 +124,8 @@ impl Router {
     ///     let mut sum = 0_u64;
     ///     for step in 0..n {
     ///         if step % 1024 == 0 && context.is_cancelled() {
-    ///             // Nobody reads it.
-    ///             return Err(Status::out_of_range("too late"));
+    ///             // Nobody reads it: the caller has given up, or is told that the deadline passed.
+    ///             return Err(Status::cancelled("stopped"));
     ///         }
     ///         sum = sum.wrapping_add(step);
     ///     }
@@ -133,7 +136,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle_blocking_with<Req, Resp>(
         self,
@@ -147,7 +151,9 @@ impl Router {
         let handler = Arc::new(handler);
         self.add(method, move |codec, request| {
             let handler = Arc::clone(&handler);
-            Work::Blocking(Box::new(move || answer(&*codec, &request, &*handler)))
+            Work::Blocking(Box::new(move || {
+                answer(method, &*codec, &request, &*handler)
+            }))
         })
     }
 
@@ -155,11 +161,14 @@ impl Router {
     /// more.
     ///
     /// On the blocking face the future is driven by the worker's thread, without a runtime unless
-    /// the server was given one.
+    /// the server was given one. A handler that awaits tokio's timers, sockets or tasks panics there
+    /// ("there is no reactor running"), and its caller reads INTERNAL, unless the server was started
+    /// with `blocking::Server::connect_with_runtime` or `start_with_runtime`.
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle_async<Req, Resp, Fut>(
         self,
@@ -179,7 +188,8 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like.
+    /// When the name is over 255 bytes, or one of the framework's own: `rpc.reply` and the like; and when
+    /// there is a method of this name already.
     #[must_use]
     pub fn handle_async_with<Req, Resp, Fut>(
         self,
@@ -192,7 +202,7 @@ impl Router {
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
         self.add(method, move |codec, request| {
-            match decode(&*codec, &request) {
+            match decode(method, &*codec, &request) {
                 Ok(arguments) => {
                     let result = handler(Context::of(&request), arguments);
                     Work::Async(Box::pin(async move {
@@ -234,7 +244,8 @@ impl Router {
         method: &'static str,
         handler: impl Fn(Arc<dyn Codec>, Request) -> Work + Send + Sync + 'static,
     ) -> Self {
-        self.methods.insert(method_name(method), Box::new(handler));
+        let former = self.methods.insert(method_name(method), Box::new(handler));
+        assert!(former.is_none(), "there is a method {method:?} already");
         self
     }
 
@@ -245,7 +256,8 @@ impl Router {
             return Err(Status::framework(Reason::UnknownMethod, said));
         };
         let handler = self.methods.get(method).ok_or_else(|| {
-            Status::framework(Reason::UnknownMethod, format!("no method {method:?}"))
+            let said = format!("no method {method:?}; there are {}", self.names());
+            Status::framework(Reason::UnknownMethod, said)
         })?;
         let codec = self
             .codecs
@@ -258,7 +270,24 @@ impl Router {
             })?;
         Ok((handler, codec))
     }
+
+    /// The methods there are, as far as they fit into an error.
+    fn names(&self) -> String {
+        let mut names: Vec<&str> = self.methods.keys().map(ShortString::as_str).collect();
+        names.sort_unstable();
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        let named = names.join(", ");
+        match (named.is_empty(), more) {
+            (true, _) => "none".into(),
+            (_, 0) => named,
+            _ => format!("{named}, and {more} more"),
+        }
+    }
 }
+
+/// How many methods an error names.
+const NAMED: usize = 10;
 
 impl Service for Router {
     fn call(&self, request: Request) -> Work {
@@ -290,18 +319,25 @@ fn method_name(method: &'static str) -> ShortString {
 }
 
 fn answer<Req: DeserializeOwned, Resp: Serialize>(
+    method: &str,
     codec: &dyn Codec,
     request: &Request,
     handler: &impl Fn(Context, Req) -> Result<Resp, Status>,
 ) -> Answer {
-    let arguments = decode(codec, request)?;
+    let arguments = decode(method, codec, request)?;
     let result = handler(Context::of(request), arguments);
     encode(codec, &result.map_err(Status::of_handler)?)
 }
 
-fn decode<Req: DeserializeOwned>(codec: &dyn Codec, request: &Request) -> Result<Req, Status> {
-    codec::decode(codec, &request.body)
-        .map_err(|error| Status::framework(Reason::RequestUndecodable, error.to_string()))
+fn decode<Req: DeserializeOwned>(
+    method: &str,
+    codec: &dyn Codec,
+    request: &Request,
+) -> Result<Req, Status> {
+    codec::decode(codec, &request.body).map_err(|error| {
+        let said = format!("the arguments of `{method}` do not decode: {error}");
+        Status::framework(Reason::RequestUndecodable, said)
+    })
 }
 
 fn encode<Resp: Serialize>(codec: &dyn Codec, result: &Resp) -> Answer {
@@ -321,6 +357,52 @@ mod tests {
     #[should_panic(expected = "rpc.cancel")]
     fn a_word_of_the_framework_names_no_method() {
         let _ = Router::new().handle("rpc.cancel", |n: u64| Ok(n));
+    }
+
+    #[test]
+    #[should_panic(expected = "\"double\" already")]
+    fn a_name_stands_for_one_method() {
+        let router = Router::new().handle("double", |n: u64| Ok(n * 2));
+        let _ = router.handle_blocking("double", |n: u64| Ok(n + n));
+    }
+
+    fn refused(router: &Router, method: &str, body: &'static str) -> Status {
+        let due = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        let mut request = Request::new(body, due);
+        request.method = Some(ShortString::new(method).unwrap());
+        match router.call(request) {
+            Work::Ready(answer) => answer.unwrap_err(),
+            _ => panic!("it is refused at once"),
+        }
+    }
+
+    #[test]
+    fn who_asks_for_an_unknown_method_reads_which_there_are() {
+        assert!(
+            refused(&Router::new(), "x", "")
+                .message()
+                .ends_with("there are none")
+        );
+        let router = Router::new()
+            .handle("b", |n: u64| Ok(n))
+            .handle("a", |n: u64| Ok(n));
+        let status = refused(&router, "c", "");
+        assert_eq!(status.message(), "no method \"c\"; there are a, b");
+        const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+        let router = NAMES.into_iter().fold(Router::new(), |router, name| {
+            router.handle(name, |n: u64| Ok(n))
+        });
+        let status = refused(&router, "x", "");
+        assert!(status.message().ends_with("i, j, and 2 more"), "{status}");
+    }
+
+    #[cfg(any(feature = "json", feature = "text"))]
+    #[test]
+    fn arguments_that_do_not_decode_are_told_with_their_method() {
+        let router = Router::new().handle("double", |n: u64| Ok(n * 2));
+        let status = refused(&router, "double", "two");
+        let said = "the arguments of `double` do not decode: ";
+        assert!(status.message().starts_with(said), "{status}");
     }
 
     #[test]

@@ -138,6 +138,10 @@ pub struct Link {
     /// Attempts since a connection last held, and of them those since the last connection.
     attempts: u32,
     failed: u32,
+    /// Attempts without a break that failed for what only an operator can mend.
+    refused: usize,
+    /// What was last told of as news, since the last connection.
+    told: Option<ErrorKind>,
     cause: Option<TransportError>,
 }
 
@@ -166,6 +170,8 @@ impl Link {
             phase: Phase::Waiting { until: now },
             attempts: 0,
             failed: 0,
+            refused: 0,
+            told: None,
             cause: None,
         }
     }
@@ -204,17 +210,36 @@ impl Link {
         self.phase = Phase::Up { since: now };
         self.generation = self.generation.next();
         self.failed = 0;
+        self.refused = 0;
+        self.told = None;
         self.cause = None;
         Some(self.generation)
     }
 
-    /// The transport could not be made, or could not be set up.
-    pub fn handle_failed(&mut self, now: Instant, cause: TransportError) {
+    /// The transport could not be made, or could not be set up. Tells whether an operator should read
+    /// that: it is the first failure since there was a connection, or one of another kind than the last.
+    pub fn handle_failed(&mut self, now: Instant, cause: TransportError) -> bool {
         if !matches!(self.phase, Phase::Dialling) {
-            return;
+            return false;
         }
+        let kind = cause.kind();
         self.failed = self.failed.saturating_add(1);
+        self.refused = if needs_operator(kind) {
+            self.refused.saturating_add(1)
+        } else {
+            0
+        };
         self.retreat(now, cause);
+        self.told.replace(kind) != Some(kind)
+    }
+
+    /// Whether there is no use in waiting for a connection: at every address in turn the last attempt
+    /// failed for what [only a person can mend](needs_operator). Attempts go on, in case one does.
+    #[must_use]
+    pub const fn needs_operator(&self) -> bool {
+        matches!(self.phase, Phase::Dialling | Phase::Waiting { .. })
+            && self.endpoints > 0
+            && self.refused >= self.endpoints
     }
 
     /// The transport of this generation has ended. Tells whether that was news.
@@ -315,156 +340,4 @@ pub const fn needs_operator(kind: ErrorKind) -> bool {
     clippy::disallowed_methods,
     reason = "a moment to begin at; it moves by hand"
 )]
-mod tests {
-    use super::*;
-
-    fn cause(kind: ErrorKind) -> TransportError {
-        TransportError::new(kind, "test", "connect")
-    }
-
-    fn link(endpoints: usize) -> (Link, Instant) {
-        let now = Instant::now();
-        (Link::new(endpoints, Backoff::default(), 1, now), now)
-    }
-
-    /// Fails the attempt that is due, and tells how long the next one has to wait.
-    fn fail(link: &mut Link, now: &mut Instant, kind: ErrorKind) -> Duration {
-        assert!(matches!(link.poll(*now), Step::Dial(_)));
-        link.handle_failed(*now, cause(kind));
-        let Step::Wait(until) = link.poll(*now) else {
-            panic!("a failed attempt is followed by a wait");
-        };
-        let wait = until - *now;
-        *now = until;
-        wait
-    }
-
-    #[test]
-    fn waits_double_up_to_the_longest_and_never_vanish() {
-        let (mut link, mut now) = link(1);
-        for round in 0..40 {
-            let wait = fail(&mut link, &mut now, ErrorKind::Connect);
-            let most = Duration::from_millis(100 << round.min(16)).min(Duration::from_secs(2));
-            assert!(wait >= most / 2 && wait <= most, "{round}: {wait:?}");
-        }
-    }
-
-    #[test]
-    fn where_the_operator_must_act_the_waits_grow_longer() {
-        let (mut link, mut now) = link(1);
-        let last = (0..20)
-            .map(|_| fail(&mut link, &mut now, ErrorKind::Unauthenticated))
-            .last();
-        assert!(last.unwrap() >= Duration::from_secs(15));
-    }
-
-    #[test]
-    fn all_addresses_are_tried_before_the_waits_grow() {
-        let (mut link, mut now) = link(3);
-        let mut tried = Vec::new();
-        for _ in 0..3 {
-            let Step::Dial(endpoint) = link.poll(now) else {
-                panic!("an attempt is due");
-            };
-            tried.push(endpoint);
-            link.handle_failed(now, cause(ErrorKind::Connect));
-            let Step::Wait(until) = link.poll(now) else {
-                panic!("a failed attempt is followed by a wait");
-            };
-            assert!(until - now <= Duration::from_millis(100));
-            now = until;
-        }
-        tried.sort_unstable();
-        assert_eq!(tried, [0, 1, 2]);
-    }
-
-    #[test]
-    fn generations_count_up_and_an_earlier_one_is_no_news() {
-        let (mut link, mut now) = link(1);
-        assert_eq!(link.poll(now), Step::Dial(0));
-        let first = link.handle_up(now).unwrap();
-        assert_eq!(first, Generation::FIRST);
-        assert_eq!(link.poll(now), Step::Watch);
-        assert!(link.handle_lost(now, first, cause(ErrorKind::Closed)));
-        assert!(!link.handle_lost(now, first, cause(ErrorKind::Closed)));
-        now += Duration::from_secs(1);
-        assert_eq!(link.poll(now), Step::Dial(0));
-        let second = link.handle_up(now).unwrap();
-        assert!(second > first);
-        assert!(!link.handle_lost(now, first, cause(ErrorKind::Closed)));
-        assert!(matches!(link.state(), LinkState::Up(generation) if generation == second));
-    }
-
-    #[test]
-    fn a_connection_that_never_holds_is_made_more_and_more_rarely() {
-        let (mut link, mut now) = link(1);
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            assert_eq!(link.poll(now), Step::Dial(0));
-            let generation = link.handle_up(now).unwrap();
-            link.handle_lost(now, generation, cause(ErrorKind::Closed));
-            let Step::Wait(until) = link.poll(now) else {
-                panic!("a loss is followed by a wait");
-            };
-            waits.push(until - now);
-            now = until;
-        }
-        assert!(waits[7] >= Duration::from_secs(1), "{waits:?}");
-        assert_eq!(link.poll(now), Step::Dial(0));
-        let generation = link.handle_up(now).unwrap();
-        now += Duration::from_secs(10);
-        link.handle_lost(now, generation, cause(ErrorKind::Closed));
-        let Step::Wait(until) = link.poll(now) else {
-            panic!("a loss is followed by a wait");
-        };
-        assert!(until - now <= Duration::from_millis(100));
-    }
-
-    #[test]
-    fn a_transport_that_was_given_is_lost_for_good() {
-        let now = Instant::now();
-        let mut link = Link::given(now);
-        assert!(matches!(link.state(), LinkState::Up(Generation::FIRST)));
-        assert!(link.handle_lost(now, Generation::FIRST, cause(ErrorKind::Closed)));
-        assert_eq!(link.poll(now), Step::Stop);
-        assert!(matches!(link.state(), LinkState::Lost(_)));
-    }
-
-    #[test]
-    fn abandoned_it_dials_no_more_and_says_why() {
-        let (mut link, now) = link(1);
-        link.abandon(cause(ErrorKind::Other));
-        assert_eq!(link.poll(now), Step::Stop);
-        assert!(matches!(link.state(), LinkState::Lost(cause) if cause.kind() == ErrorKind::Other));
-        link.close();
-        link.abandon(cause(ErrorKind::Other));
-        assert!(matches!(link.state(), LinkState::Closed));
-    }
-
-    #[test]
-    fn every_state_but_up_says_what_the_trouble_is() {
-        let trouble = |link: &Link| link.state().trouble().map(|cause| cause.kind());
-        let (mut link, now) = link(1);
-        assert_eq!(trouble(&link), Some(ErrorKind::Connect), "not yet");
-        assert_eq!(link.poll(now), Step::Dial(0));
-        link.handle_failed(now, cause(ErrorKind::Denied));
-        assert_eq!(trouble(&link), Some(ErrorKind::Denied));
-        let mut given = Link::given(now);
-        assert_eq!(trouble(&given), None);
-        given.handle_lost(now, Generation::FIRST, cause(ErrorKind::NotFound));
-        assert_eq!(trouble(&given), Some(ErrorKind::NotFound));
-        given.close();
-        assert_eq!(trouble(&given), Some(ErrorKind::Closed));
-    }
-
-    #[test]
-    fn closed_it_stays_closed_whatever_happens() {
-        let (mut link, now) = link(1);
-        assert_eq!(link.poll(now), Step::Dial(0));
-        link.close();
-        assert_eq!(link.handle_up(now), None);
-        link.handle_failed(now, cause(ErrorKind::Connect));
-        assert_eq!(link.poll(now), Step::Stop);
-        assert!(matches!(link.state(), LinkState::Closed));
-    }
-}
+mod tests;

@@ -27,6 +27,7 @@ use crate::{ConsumeOptions, park};
 /// A client [made with a transport](Self::new) lives as long as that does, and does not close it: it
 /// may be shared. One [made with a connector](Self::connect) makes its transports itself, one after
 /// the other, and closes them.
+#[must_use = "a client that is dropped ends its calls"]
 pub struct Client<T: Transport = Arc<dyn Transport>> {
     shared: Arc<Shared<T>>,
 }
@@ -65,7 +66,6 @@ impl<T: Transport> Client<T> {
     /// Returns at once. Until there is a connection calls fail with
     /// [`BrokerDown`](CallError::BrokerDown), unless they [wait](ClientOptions::wait_for_ready). Should
     /// the system have no thread left, they fail with [`NotSent`](CallError::NotSent), which says so.
-    #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
         C: Connector<Transport = T>,
@@ -101,19 +101,18 @@ impl<T: Transport> Client<T> {
         spawn("rpc-courier", move || carry(&carrying))
     }
 
-    /// Waits until there is a connection, at most this long; less where there will be none any more.
+    /// Waits until there is a connection, at most this long; less where there is no use in waiting: there
+    /// will be none any more, or every broker refuses for what only a person can mend, such as a wrong
+    /// password, a virtual host that is not there or a feature that is not built in. It goes on trying
+    /// all the same, in case somebody mends that.
     ///
     /// # Errors
     ///
     /// Why there is none: the last cause that is known, or that there has been no answer yet.
     pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
-        let core = self.core();
+        let cell = &self.core().cell;
         let deadline = deadline_after(Instant::now(), limit);
-        let up = park::block_on_until(pin!(core.cell.until_up()), deadline);
-        match core.cell.trouble() {
-            Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
-            _ => Ok(()),
-        }
+        cell.ready(park::block_on_until(pin!(cell.until_ready()), deadline))
     }
 
     /// Whether there is a connection, and why not.

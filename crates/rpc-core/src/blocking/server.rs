@@ -36,6 +36,7 @@ use crate::{DrainReport, ServerOptions, Service, park};
 /// another thread works in its place, unless too many are stuck already.
 ///
 /// Dropped, it takes no more requests, and its threads end by themselves after those they have.
+#[must_use = "a server that is dropped serves no more"]
 pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
     cell: Arc<LinkCell>,
@@ -72,7 +73,6 @@ impl<T: Transport, S: Service> Server<T, S> {
     /// Begins to make transports and to serve on them, one after the other. Returns at once;
     /// [`ready`](Self::ready) waits. Should the system have no thread left, it is closed from the
     /// beginning.
-    #[must_use]
     pub fn connect<C>(connector: C, service: S, options: ServerOptions) -> Self
     where
         C: Connector<Transport = T>,
@@ -83,7 +83,6 @@ impl<T: Transport, S: Service> Server<T, S> {
     /// Like [`connect`](Self::connect), with a tokio runtime at hand for handlers that await its
     /// timers or sockets.
     #[cfg(feature = "tokio")]
-    #[must_use]
     pub fn connect_with_runtime<C>(
         connector: C,
         service: S,
@@ -169,18 +168,20 @@ impl<T: Transport, S: Service> Server<T, S> {
         started
     }
 
-    /// Waits until requests can come, at most this long.
+    /// Waits until requests can come, at most this long; less where there is no use in waiting: the server
+    /// was stopped, or every broker refuses for what only a person can mend, such as a wrong password, a
+    /// queue of other arguments or a feature that is not built in. It goes on trying all the same, in
+    /// case somebody mends that.
     ///
     /// # Errors
     ///
     /// Why there is no connection.
     pub fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let deadline = deadline_after(Instant::now(), limit);
-        let up = park::block_on_until(pin!(self.cell.until_up()), deadline);
-        match self.cell.trouble() {
-            Some(cause) if !matches!(up, Some(Ok(_))) => Err(cause),
-            _ => Ok(()),
-        }
+        self.cell.ready(park::block_on_until(
+            pin!(self.cell.until_ready()),
+            deadline,
+        ))
     }
 
     /// Whether there is a connection, and why not.

@@ -54,10 +54,7 @@ where
         match cell.poll() {
             Step::Dial(endpoint) => match dial(connector, tenant, cell, endpoint) {
                 Some(Ok((transport, stay))) => live(cell, &**tenant, &transport, stay),
-                Some(Err(cause)) => {
-                    tracing::debug!(%cause, "could not connect");
-                    cell.handle_failed(cause);
-                }
+                Some(Err(cause)) => cell.handle_failed(&cause),
                 None => {}
             },
             Step::Wait(until) => {

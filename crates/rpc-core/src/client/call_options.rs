@@ -54,8 +54,7 @@ impl CallOptions {
     ///         let prices = prices.clone();
     ///         async move {
     ///             let options = CallOptions::within(&context);
-    ///             let price = prices.call_with(options, "price", &()).await;
-    ///             let price: u64 = price.map_err(|error| Status::new(error.code(), error.to_string()))?;
+    ///             let price: u64 = prices.call_with(options, "price", &()).await?;
     ///             Ok::<u64, Status>(price * amount)
     ///         }
     ///     })
@@ -71,6 +70,32 @@ impl CallOptions {
             until: Some(context.deadline),
             ..Self::default()
         }
+    }
+
+    /// Sets by what it can be given up, from another thread or task: cancelled, the call ends at once with
+    /// [`GivenUp`](crate::CallError::GivenUp), and a worker of ours that has been running it for a while
+    /// is told. In place of that of [`within`](Self::within).
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "blocking", feature = "json"))] {
+    /// use std::thread;
+    ///
+    /// use rpc_core::blocking::{Client, Transport};
+    /// use rpc_core::{CallError, CallOptions, Cancellation};
+    ///
+    /// fn call<T: Transport>(client: Client<T>) -> Result<u64, CallError> {
+    ///     let stop = Cancellation::new();
+    ///     let options = CallOptions::default().with_cancellation(stop.clone());
+    ///     let call = thread::spawn(move || client.call_with(options, "sum", &1_000_000));
+    ///     stop.cancel();
+    ///     call.join().unwrap()
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_cancellation(mut self, cancellation: Cancellation) -> Self {
+        self.cancellation = Some(cancellation);
+        self
     }
 
     /// Sets how long it may take.

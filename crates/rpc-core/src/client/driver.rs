@@ -28,6 +28,7 @@ use crate::{Connector, ConsumeOptions, Consumer, Transport};
 /// the other, and closes them.
 ///
 /// Needs a tokio runtime with its timer.
+#[must_use = "a client that is dropped ends its calls"]
 pub struct Client<T: Transport = Arc<dyn Transport>> {
     shared: Arc<Shared<T>>,
 }
@@ -79,7 +80,6 @@ impl<T: Transport> Client<T> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    #[must_use]
     pub fn connect<C>(connector: C, options: ClientOptions) -> Self
     where
         C: Connector<Transport = T>,
@@ -100,7 +100,10 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Waits until there is a connection, at most this long; less where there will be none any more.
+    /// Waits until there is a connection, at most this long; less where there is no use in waiting: there
+    /// will be none any more, or every broker refuses for what only a person can mend, such as a wrong
+    /// password, a virtual host that is not there or a feature that is not built in. It goes on trying
+    /// all the same, in case somebody mends that.
     ///
     /// # Errors
     ///
@@ -110,13 +113,10 @@ impl<T: Transport> Client<T> {
     ///
     /// Cancel safe: it only looks.
     pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
-        let core = self.core();
+        let cell = &self.core().cell;
         let deadline = deadline_after(Instant::now(), limit);
-        let up = timeout_at(deadline.into(), core.cell.until_up()).await;
-        match core.cell.trouble() {
-            Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
-            _ => Ok(()),
-        }
+        let ready = timeout_at(deadline.into(), cell.until_ready()).await;
+        cell.ready(ready.ok())
     }
 
     /// Whether there is a connection, and why not.

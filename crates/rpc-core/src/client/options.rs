@@ -137,11 +137,18 @@ impl ClientOptions {
         self
     }
 
-    /// Declares methods that may run twice. A name that is too long for a method is left out.
+    /// Declares methods that may run twice.
+    ///
+    /// # Panics
+    ///
+    /// When a name is over 255 bytes: no method has it.
     #[must_use]
     pub fn with_idempotent<M: AsRef<str>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
-        let names = methods.into_iter().flat_map(ShortString::new);
-        self.idempotent.extend(names);
+        for method in methods {
+            let name = ShortString::new(method.as_ref());
+            assert!(name.is_ok(), "a method's name has 255 bytes at most");
+            self.idempotent.extend(name);
+        }
         self
     }
 
@@ -185,5 +192,17 @@ impl ClientOptions {
     pub fn with_observer(mut self, observer: Arc<impl Observer>) -> Self {
         self.observer = Observers(Some(observer));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "255 bytes")]
+    fn a_name_that_no_method_has_is_not_declared_idempotent() {
+        let options = ClientOptions::new(ShortString::from_static("q"));
+        let _ = options.with_idempotent(["x".repeat(256)]);
     }
 }

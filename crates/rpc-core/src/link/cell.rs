@@ -71,15 +71,24 @@ impl LinkCell {
         Some(generation)
     }
 
-    pub(crate) fn handle_failed(&self, cause: TransportError) {
-        warn(&cause);
+    pub(crate) fn handle_failed(&self, cause: &TransportError) {
         let mut inner = self.lock();
-        inner.link.handle_failed(Instant::now(), cause);
+        let is_news = inner.link.handle_failed(Instant::now(), cause.clone());
         self.tell(inner);
+        if needs_operator(cause.kind()) {
+            // For the operator to read each time: those times are far apart.
+            tracing::warn!(%cause, "no connection, and trying again will not mend it");
+        } else if is_news {
+            tracing::warn!(%cause, "could not connect, and goes on trying");
+        } else {
+            tracing::debug!(%cause, "could not connect");
+        }
     }
 
     pub(crate) fn handle_lost(&self, generation: Generation, cause: TransportError) {
-        warn(&cause);
+        if needs_operator(cause.kind()) {
+            tracing::warn!(%cause, "the connection is lost, and trying again will not mend it");
+        }
         let mut inner = self.lock();
         if inner.link.handle_lost(Instant::now(), generation, cause) {
             self.tell(inner);
@@ -115,6 +124,28 @@ impl LinkCell {
         .await
     }
 
+    /// Waits until it is up; shorter where there is no use in that: it never will be again, or only a
+    /// person can mend what keeps it down. Fails with the cause.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn until_ready(&self) -> Result<(), TransportError> {
+        self.until_link(|link| match link.state() {
+            LinkState::Up(_) => Some(Ok(())),
+            state @ (LinkState::Closed | LinkState::Lost(_)) => state.trouble().map(Err),
+            state if link.needs_operator() => state.trouble().map(Err),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What a wait for it came to, which may have run out of time.
+    pub(crate) fn ready(
+        &self,
+        waited: Option<Result<(), TransportError>>,
+    ) -> Result<(), TransportError> {
+        waited.unwrap_or_else(|| self.trouble().map_or(Ok(()), Err))
+    }
+
     /// Waits until the owner has ended it.
     ///
     /// Cancel safe.
@@ -133,6 +164,10 @@ impl LinkCell {
 
     /// Waits until `look` sees what it looks for.
     async fn until<R>(&self, look: impl Fn(&LinkState) -> Option<R>) -> R {
+        self.until_link(|link| look(&link.state())).await
+    }
+
+    async fn until_link<R>(&self, look: impl Fn(&Link) -> Option<R>) -> R {
         let mut wait = Wait {
             cell: self,
             number: None,
@@ -147,7 +182,7 @@ impl LinkCell {
                 return Poll::Pending;
             }
             let mut inner = self.lock();
-            if let Some(seen) = look(&inner.link.state()) {
+            if let Some(seen) = look(&inner.link) {
                 return Poll::Ready(seen);
             }
             let changes = self.changes.load(Ordering::Acquire);
@@ -177,14 +212,6 @@ impl LinkCell {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What only the operator can mend is for the operator to read, each time it is tried in vain; those
-/// times are far apart.
-fn warn(cause: &TransportError) {
-    if needs_operator(cause.kind()) {
-        tracing::warn!(%cause, "no connection, and trying again will not mend it");
     }
 }
 

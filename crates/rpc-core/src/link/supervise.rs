@@ -54,10 +54,7 @@ where
                     .await;
                 match dialled {
                     Some(Ok((transport, stay))) => live(&cell, &*tenant, transport, stay).await,
-                    Some(Err(cause)) => {
-                        tracing::debug!(%cause, "could not connect");
-                        cell.handle_failed(cause);
-                    }
+                    Some(Err(cause)) => cell.handle_failed(&cause),
                     None => {}
                 }
             }

@@ -34,6 +34,7 @@ use crate::{Connector, Service, Transport};
 ///
 /// Dropped, it stops at once: handlers are dropped where they await, and their requests are
 /// delivered again when the transport closes. [`drain`](Self::drain) is the gentle way.
+#[must_use = "a server that is dropped serves no more"]
 pub struct Server<T: Transport, S: Service> {
     worker: Arc<Worker<T, S>>,
     cell: Arc<LinkCell>,
@@ -120,7 +121,6 @@ impl<T: Transport, S: Service> Server<T, S> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    #[must_use]
     pub fn connect<C>(connector: C, service: S, options: ServerOptions) -> Self
     where
         C: Connector<Transport = T>,
@@ -135,18 +135,18 @@ impl<T: Transport, S: Service> Server<T, S> {
         plan.live(cell, life)
     }
 
-    /// Waits until requests can come, at most this long.
+    /// Waits until requests can come, at most this long; less where there is no use in waiting: the server
+    /// was stopped, or every broker refuses for what only a person can mend, such as a wrong password, a
+    /// queue of other arguments or a feature that is not built in. It goes on trying all the same, in
+    /// case somebody mends that.
     ///
     /// # Errors
     ///
     /// Why there is no connection.
     pub async fn ready(&self, limit: Duration) -> Result<(), TransportError> {
         let deadline = deadline_after(Instant::now(), limit);
-        let up = timeout_at(deadline.into(), self.cell.until_up()).await;
-        match self.cell.trouble() {
-            Some(cause) if !matches!(up, Ok(Ok(_))) => Err(cause),
-            _ => Ok(()),
-        }
+        let ready = timeout_at(deadline.into(), self.cell.until_ready()).await;
+        self.cell.ready(ready.ok())
     }
 
     /// Whether there is a connection, and why not.

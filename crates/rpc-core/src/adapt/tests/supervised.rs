@@ -11,8 +11,9 @@ use super::never::{Never, Pending};
 use super::{QUEUE, until};
 use crate::adapt::Guarded;
 use crate::{
-    CallError, CallEvent, CallOptions, Client, ClientOptions, ConnectWith, LinkState, Observer,
-    Reason, TransportError, blocking,
+    CallError, CallEvent, CallOptions, Cancellation, Client, ClientOptions, ConnectWith, ErrorKind,
+    LinkState, Observer, QueueSpec, Reason, Router, Server, ServerOptions, TransportError,
+    blocking,
 };
 
 /// What takes no time takes less than this, even on a busy machine.
@@ -89,6 +90,61 @@ fn a_blocking_client_that_does_not_hear_itself_is_not_connected() {
     let client = blocking::Client::connect(connector, ClientOptions::new(QUEUE));
     deaf(|| client.link_state());
     at_once(|| client.close());
+}
+
+/// What a broker says to a wrong password.
+fn refused() -> TransportError {
+    TransportError::new(ErrorKind::Unauthenticated, "test", "connect")
+}
+
+/// Longer than anybody waits for nothing.
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn nobody_waits_in_tasks_for_what_only_an_operator_can_mend() {
+    let connector = ConnectWith::new(2, |_| async { Err::<Pending, _>(refused()) });
+    let begun = Instant::now();
+    let client = Client::connect(connector.clone(), ClientOptions::new(QUEUE));
+    let cause = client.ready(LONG).await.unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Unauthenticated);
+    let options = ServerOptions::new(QueueSpec::durable(QUEUE));
+    let server = Server::connect(connector, Router::new(), options);
+    let cause = server.ready(LONG).await.unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Unauthenticated);
+    client.close().await;
+    server.drain(Duration::ZERO).await;
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn nobody_waits_in_threads_for_what_only_an_operator_can_mend() {
+    let refuse = || blocking::ConnectWith::new(2, |_| Err::<Never, _>(refused()));
+    let begun = Instant::now();
+    let client = blocking::Client::connect(refuse(), ClientOptions::new(QUEUE));
+    let cause = client.ready(LONG).unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Unauthenticated);
+    let options = ServerOptions::new(QueueSpec::durable(QUEUE));
+    let server = blocking::Server::connect(refuse(), Router::new(), options);
+    let cause = server.ready(LONG).unwrap_err();
+    assert_eq!(cause.kind(), ErrorKind::Unauthenticated);
+    client.close();
+    server.drain(Duration::ZERO);
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_thread_that_calls_can_be_told_by_another_to_give_up() {
+    let connector = blocking::ConnectWith::new(1, |_| Err::<Never, _>(refused()));
+    let client = blocking::Client::connect(connector, ClientOptions::new(QUEUE));
+    let stop = Cancellation::new();
+    let options = patient(LONG).with_cancellation(stop.clone());
+    let called = thread::scope(|scope| {
+        let called = scope.spawn(|| client.call_with::<_, String>(options, "echo", "x"));
+        until("it waits", || client.in_flight() > 0);
+        stop.cancel();
+        called.join().unwrap()
+    });
+    assert_eq!(called.unwrap_err().reason(), Reason::GivenUp);
 }
 
 /// Counts what it is told.
