@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use rpc_core::{CallOptions, Client, ClientOptions, Context, QueueSpec, Router, Server};
-use rpc_core::{ServerOptions, ShortString, Status};
+use rpc_core::{ServerOptions, ShortString};
 use transport_memory::MemoryBroker;
 
 #[tokio::main]
