@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn only_the_output_of_this_start_counts() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "old new").expect("written");
+        fs::write(file.path(), "old new").expect("written");
         assert_eq!(text_from(file.path(), 4), "new");
     }
 }
