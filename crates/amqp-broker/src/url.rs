@@ -120,7 +120,15 @@ impl FromStr for AmqpUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let url = url::Url::parse(text).map_err(UrlError::NotAUrl)?;
+        let url = url::Url::parse(text).map_err(|error| {
+            // What stands before the delimiter is taken for a host and a port, and the error is about
+            // them, which nobody wrote.
+            if is_cut_before_host(text) {
+                UrlError::StrayAt
+            } else {
+                UrlError::NotAUrl(error)
+            }
+        })?;
         let tls = match url.scheme() {
             "amqp" => false,
             "amqps" => true,
@@ -208,7 +216,10 @@ pub enum UrlError {
     #[error("the scheme must be amqp or amqps")]
     Scheme,
     /// There is an `@` after the host.
-    #[error("there is an `@` after the host: percent-encode the delimiters in user and password")]
+    #[error(
+        "there is an `@` after the host: percent-encode user and password (%2F for `/`, %3F for `?`, \
+         %23 for `#`)"
+    )]
     StrayAt,
     /// A key is given twice.
     #[error("`{key}` is given twice")]
@@ -229,6 +240,13 @@ pub enum UrlError {
         "the virtual host must be one path segment of at most 255 bytes: write %2f for a `/` in it"
     )]
     Vhost,
+}
+
+/// Whether the part with user and host ends before the `@` that should come in it.
+fn is_cut_before_host(text: &str) -> bool {
+    text.split_once("://")
+        .and_then(|(_, rest)| rest.split_once(['/', '?', '#']))
+        .is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 fn credentials(url: &url::Url) -> Result<(String, Password), UrlError> {
@@ -405,6 +423,26 @@ mod tests {
             error("amqp://h?heartbeat=1&heartbeat=2"),
             UrlError::Twice { key: "heartbeat" }
         );
+    }
+
+    #[test]
+    fn a_password_that_is_not_encoded_is_told_how_to_be() {
+        for text in [
+            "amqp://u:pass/word@h",
+            "amqp://u:pass?word@h",
+            "amqp://u:pass#word@h:5672/%2f",
+            "amqp://u:12/word@h",
+            "amqps://u/x:word@h",
+        ] {
+            assert_eq!(error(text), UrlError::StrayAt, "{text}");
+        }
+        for digits in ["%2F", "%3F", "%23"] {
+            assert!(UrlError::StrayAt.to_string().contains(digits));
+        }
+        // Here the port is wrong, and nothing else.
+        for text in ["amqp://h:port/v", "amqp://u:p@h:port", "h:1@/"] {
+            assert!(!matches!(error(text), UrlError::StrayAt), "{text}");
+        }
     }
 
     #[test]

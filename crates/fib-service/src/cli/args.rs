@@ -210,10 +210,8 @@ pub(crate) struct GuaranteeArgs {
 #[command(next_help_heading = "Transport")]
 pub(crate) struct ConnectArgs {
     /// What carries the messages [default: the one for RabbitMQ, if exactly one is built in]
-    ///
-    /// A transport is built in by the Cargo feature of its name. `memory` stays in this process: the
-    /// service and its callers both run here.
-    #[arg(long, value_enum)]
+    // The rest is said by `transports`, which knows what is built in.
+    #[arg(long, value_enum, long_help = transports())]
     pub(crate) transport: Option<TransportName>,
     /// Whether tasks or threads serve and call [default: what the transport is made for]
     #[arg(long, value_enum)]
@@ -265,14 +263,48 @@ impl fmt::Debug for Url {
     }
 }
 
+/// Those that are not built in are not offered, and still understood: who asks for one is told how to
+/// get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TransportName {
+    /// Inside this process: the service and its callers both run here
+    #[cfg_attr(not(feature = "memory"), value(hide = true))]
     Memory,
+    /// RabbitMQ, through the async client library lapin
+    #[cfg_attr(not(feature = "lapin"), value(hide = true))]
     Lapin,
+    /// RabbitMQ, through the blocking client library amiquip
+    #[cfg_attr(not(feature = "amiquip"), value(hide = true))]
     Amiquip,
 }
 
+/// What `--help` says of transports.
+fn transports() -> String {
+    let mut help = "What carries the messages [default: the one for RabbitMQ, if exactly one is \
+                    built in]"
+        .to_owned();
+    let missing: Vec<_> = TransportName::value_variants()
+        .iter()
+        .filter(|name| !name.is_built_in())
+        .map(|name| name.as_str())
+        .collect();
+    if !missing.is_empty() {
+        let (names, features) = (missing.join("`, `"), missing.join(","));
+        help += &format!("\n\nNot built in: `{names}`. Build with `--features {features}`.");
+    }
+    help
+}
+
 impl TransportName {
+    /// Whether this program can use it: each is a Cargo feature.
+    pub(crate) const fn is_built_in(self) -> bool {
+        match self {
+            Self::Memory => cfg!(feature = "memory"),
+            Self::Lapin => cfg!(feature = "lapin"),
+            Self::Amiquip => cfg!(feature = "amiquip"),
+        }
+    }
+
     /// As on the command line, and as the Cargo feature.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

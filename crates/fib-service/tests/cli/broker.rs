@@ -29,6 +29,20 @@ fn a_bad_url_is_a_usage_error_that_quotes_no_password() {
 }
 
 #[test]
+fn a_password_that_is_not_encoded_is_told_how_to_be() {
+    for transport in TRANSPORTS {
+        for delimiter in ["/", "?", "#"] {
+            let url = format!("amqp://u:CANARY{delimiter}x@h/v");
+            let output = run(&["call", "--transport", transport, "--url", &url, "1"]);
+            assert_eq!(output.status.code(), Some(2), "{output:?}");
+            let said = stderr(&output);
+            assert!(said.contains("%2F for `/`"), "{said}");
+            assert!(!said.contains("CANARY"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn no_broker_is_known_within_five_seconds_and_no_password_is_shown() {
     // Bound and never accepted from, and one that nobody has.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

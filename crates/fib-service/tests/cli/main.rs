@@ -75,7 +75,7 @@ fn what_cannot_be_is_a_usage_error() {
         (&["call", "--queue", "", "1"], "must have a name"),
         (&["load", "--calls", "1", "--duration", "1s"], "--duration"),
         (&["serve", "--concurrency", "0"], "--concurrency"),
-        (&["serve", "--transport", "smoke"], "memory"),
+        (&["serve", "--transport", "smoke"], "--transport"),
         (&["frobnicate"], "frobnicate"),
     ] {
         is_refused(arguments, said);
@@ -93,6 +93,38 @@ fn a_transport_that_is_not_built_in_names_its_feature() {
         let feature = format!("--features {name}");
         is_refused(&["call", "--transport", name, "1"], &feature);
     }
+}
+
+#[test]
+fn help_offers_the_transports_that_are_built_in_and_says_how_to_get_the_others() {
+    let built_in = [
+        ("memory", cfg!(feature = "memory")),
+        ("lapin", cfg!(feature = "lapin")),
+        ("amiquip", cfg!(feature = "amiquip")),
+    ];
+    let (long, short) = (run(&["call", "--help"]), run(&["call", "-h"]));
+    let (long, short) = (stdout(&long), stdout(&short));
+    // The values of `--transport` in the short form: `[possible values: memory, lapin]`.
+    let after = short.split("--transport").nth(1).unwrap();
+    let offered = after.split("--face").next().unwrap();
+    let offered = offered
+        .split("[possible values:")
+        .nth(1)
+        .unwrap_or_default();
+    let missing: Vec<_> = built_in
+        .iter()
+        .filter_map(|(name, there)| (!there).then_some(*name))
+        .collect();
+    for (name, there) in built_in {
+        assert_eq!(offered.contains(name), there, "{name}: {short}");
+        assert_eq!(
+            long.contains(&format!("- {name}:")),
+            there,
+            "{name}: {long}"
+        );
+    }
+    let hint = format!("Build with `--features {}`", missing.join(","));
+    assert_eq!(long.contains(&hint), !missing.is_empty(), "{long}");
 }
 
 #[test]
