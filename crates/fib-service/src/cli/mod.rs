@@ -15,6 +15,7 @@ mod serve;
 mod session;
 mod signals;
 mod tally;
+mod values;
 mod watch;
 
 use std::process::ExitCode;
