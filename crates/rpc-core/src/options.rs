@@ -176,7 +176,8 @@ impl QueueSpec {
     }
 
     /// Whether there is a queue for its dead letters.
-    pub(crate) const fn has_dead_letters(&self) -> bool {
+    #[must_use]
+    pub const fn has_dead_letters(&self) -> bool {
         self.dead_letters.is_some()
     }
 
