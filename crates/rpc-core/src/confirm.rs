@@ -57,7 +57,7 @@ impl Confirm {
     }
 
     /// The verdict, if it is there.
-    #[cfg(feature = "blocking")]
+    #[cfg(any(feature = "blocking", feature = "tokio"))]
     pub(crate) fn try_take(&mut self) -> Option<Result<(), TransportError>> {
         match &mut self.0 {
             State::Unrequested => Some(Ok(())),

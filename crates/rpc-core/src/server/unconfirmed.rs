@@ -137,6 +137,7 @@ impl<I> Unconfirmed<I> {
     }
 
     /// Lets nothing further in.
+    #[cfg(feature = "blocking")]
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.waker.wake_by_ref();
