@@ -76,13 +76,23 @@ pub enum Error {
     },
 }
 
-/// What a person reads of them. The rest is in the log, whose path leads the part that is from it.
+/// What a person reads of them: the first errors, which tell the cause, and the last lines, which tell
+/// how far it came. The rest is in the log, whose path leads the part that is from it.
 fn last_lines(tail: &str) -> String {
     let lines: Vec<&str> = tail.lines().filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(TAIL_SHOWN)..].join("\n")
+    let (before, last) = lines.split_at(lines.len().saturating_sub(TAIL_SHOWN));
+    let is_error = |line: &&&str| line.contains("[error]") && line.trim_end().len() > EMPTY_ERROR;
+    let first = before.iter().filter(is_error).take(ERRORS_SHOWN);
+    let shown: Vec<&str> = first.chain(last).copied().collect();
+    shown.join("\n")
 }
 
 const TAIL_SHOWN: usize = 10;
+
+const ERRORS_SHOWN: usize = 10;
+
+/// Time, level and process alone.
+const EMPTY_ERROR: usize = "2026-11-25 10:04:01.912321+00:00 [error] <0.130.0>".len();
 
 impl Error {
     /// Makes the closure that turns an I/O error into one of ours, for `map_err`.
