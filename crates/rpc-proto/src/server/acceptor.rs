@@ -58,6 +58,7 @@ impl Acceptor {
         self
     }
 
+    #[cfg(test)]
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
