@@ -1,6 +1,8 @@
 //! The transport itself: each verb, and what becomes of it.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +12,7 @@ use amqp_broker::{
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
@@ -210,10 +213,10 @@ impl Transport for LapinTransport {
         self.shared.ensure_open("ack")?;
         // The first poll puts it on its way, and what it would wait for after that is only that
         // the socket takes it: 24 µs of a thread's time for nothing that the caller could use.
-        let sent = line
+        let ack = line
             .channel
-            .basic_ack(token.tag(), BasicAckOptions::default())
-            .now_or_never();
+            .basic_ack(token.tag(), BasicAckOptions::default());
+        let sent = self.hand_over(&line, ack).await;
         self.settled(&line, "ack", sent)
     }
 
@@ -226,10 +229,8 @@ impl Transport for LapinTransport {
         let options = BasicRejectOptions {
             requeue: fate == Fate::Requeue,
         };
-        let sent = line
-            .channel
-            .basic_reject(token.tag(), options)
-            .now_or_never();
+        let reject = line.channel.basic_reject(token.tag(), options);
+        let sent = self.hand_over(&line, reject).await;
         self.settled(&line, "reject", sent)
     }
 
@@ -262,6 +263,26 @@ impl Transport for LapinTransport {
 }
 
 impl LapinTransport {
+    /// Puts an acknowledgement on its way. That of a consumer that has ended is waited for until it is
+    /// written: with the last of them the channel is closed, and lapin drops what a channel that
+    /// closes has not written.
+    async fn hand_over(
+        &self,
+        line: &Line,
+        settling: impl Future<Output = lapin::Result<()>>,
+    ) -> Option<lapin::Result<()>> {
+        let mut settling = pin!(settling);
+        let first = settling.as_mut().now_or_never();
+        if first.is_some() || line.is_open() {
+            return first;
+        }
+        let mut over = self.shared.over();
+        match select(settling, pin!(over.wait_for(|over| *over))).await {
+            Either::Left((sent, _)) => Some(sent),
+            Either::Right(_) => None,
+        }
+    }
+
     fn settled(
         &self,
         line: &Line,
