@@ -7,6 +7,7 @@ mod conformance;
 mod faults;
 mod given_up;
 mod interop;
+mod permissions;
 mod queues;
 mod rows;
 mod torture;

@@ -29,7 +29,7 @@ pub use self::direct_reply_to::{
 pub use self::endpoints::Endpoints;
 pub use self::kill_switch::{Guard, KillSwitch};
 pub use self::queue::{Argument, QueueDeclaration, Undeclarable, conflicting_argument};
-pub use self::reply_code::{kind_of_login_code, kind_of_reply_code};
+pub use self::reply_code::{kind_of_end, kind_of_login_code, kind_of_reply_code};
 pub use self::scrub::scrub;
 pub use self::timeouts::Timeouts;
 pub use self::url::{AmqpUrl, UrlError};

@@ -36,6 +36,18 @@ pub const fn kind_of_login_code(code: u16) -> ErrorKind {
     }
 }
 
+/// The kind of every error that a transport gives once it has ended of an error of this `kind`.
+///
+/// Where the broker does not allow us to publish, a new connection is of no use, and whoever looks
+/// for the reason must find that one; whatever else it was, the transport is closed.
+#[must_use]
+pub const fn kind_of_end(kind: ErrorKind) -> ErrorKind {
+    match kind {
+        ErrorKind::Denied => ErrorKind::Denied,
+        _ => ErrorKind::Closed,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +65,9 @@ mod tests {
             assert_eq!(kind_of_login_code(code), ErrorKind::Connect, "{code}");
         }
         assert_eq!(kind_of_reply_code(402), ErrorKind::Other);
+        assert_eq!(kind_of_end(kind_of_reply_code(541)), ErrorKind::Closed);
+        assert_eq!(kind_of_end(kind_of_reply_code(404)), ErrorKind::Closed);
+        assert_eq!(kind_of_end(kind_of_reply_code(403)), ErrorKind::Denied);
         assert_eq!(kind_of_reply_code(0), ErrorKind::Other);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use amqp_broker::{AmqpUrl, Guard, Timeouts};
+use amqp_broker::{AmqpUrl, Guard, Timeouts, kind_of_end};
 use rpc_core::{ConsumerId, ErrorKind, TransportError};
 
 use crate::error;
@@ -182,23 +182,22 @@ impl Life {
 
     /// What a verb gets that comes after the end.
     pub(crate) fn refusal(&self, operation: &'static str) -> TransportError {
-        let refusal = error::new(ErrorKind::Closed, operation);
         match self.cause() {
-            Some(cause) => refusal
+            Some(cause) => error::new(kind_of_end(cause.kind()), operation)
                 .with_detail("the transport has ended")
                 .with_source(cause.clone()),
             None if self.is_closing() => closed_here(operation),
             // Its cause is being found out.
-            None => refusal.with_detail("the connection was lost"),
+            None => error::new(ErrorKind::Closed, operation).with_detail("the connection was lost"),
         }
         .unsent()
     }
 
-    /// The cause as a consumer yields it: a lost connection is always [`ErrorKind::Closed`].
+    /// The cause as a consumer yields it.
     pub(crate) fn cause_for_consumer(cause: TransportError) -> TransportError {
-        match cause.kind() {
-            ErrorKind::Closed => cause,
-            _ => error::new(ErrorKind::Closed, "recv")
+        match kind_of_end(cause.kind()) {
+            kind if kind == cause.kind() => cause,
+            kind => error::new(kind, "recv")
                 .with_detail("the transport has ended")
                 .with_source(cause),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_broker::{Confirms, is_direct_reply_address};
+use amqp_broker::{Confirms, is_direct_reply_address, kind_of_end};
 use futures_util::future::{Either, select};
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
@@ -269,8 +269,10 @@ impl Publisher {
 
     /// Without this channel the transport is of no use.
     fn lose(&self, error: &TransportError) {
-        self.shared
-            .lose(error::new(ErrorKind::Closed, "publish").with_source(error.clone()));
+        self.shared.lose(match kind_of_end(error.kind()) {
+            kind if kind == error.kind() => error.clone(),
+            kind => error::new(kind, "publish").with_source(error.clone()),
+        });
     }
 
     /// Tells everybody who waits that the channel is gone.

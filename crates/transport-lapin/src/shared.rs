@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use amqp_broker::AmqpConfig;
+use amqp_broker::{AmqpConfig, kind_of_end};
 use futures_channel::oneshot;
 use rpc_core::{ConsumerId, ErrorKind, TransportError};
 use tokio::runtime::Handle;
@@ -129,10 +129,11 @@ impl Shared {
 
     /// The error of a verb that comes too late; nothing of it was sent.
     pub(crate) fn gone(&self, operation: &'static str) -> TransportError {
-        let gone = error::new(ErrorKind::Closed, operation);
         match (self.state(), self.cause.get()) {
-            (State::Lost, Some(cause)) => gone.with_source(cause.clone()),
-            _ => gone.with_detail("the transport was closed"),
+            (State::Lost, Some(cause)) => error::new(kind_of_end(cause.kind()), operation)
+                .with_detail("the transport has ended")
+                .with_source(cause.clone()),
+            _ => error::new(ErrorKind::Closed, operation).with_detail("the transport was closed"),
         }
         .unsent()
     }

@@ -2,10 +2,11 @@
 
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures_channel::oneshot;
 use rpc_proto::link::Generation;
-use rpc_proto::server::Lane;
+use rpc_proto::server::{Lane, Trial};
 use rpc_proto::{ErrorKind, TransportError};
 
 use super::supervise::Tenant;
@@ -38,6 +39,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     type Stay = Stay<T>;
 
     fn move_in(&self, transport: &Arc<T>) -> Result<Stay<T>, TransportError> {
+        self.try_to_publish(transport)?;
         transport.declare(&self.queue)?;
         let quarantine = self.open_quarantine(transport)?;
         let control = self.open_control(transport);
@@ -149,6 +151,21 @@ impl<T: Transport, S: Service> House<T, S> {
             })?;
         }
         Ok(())
+    }
+
+    /// Where replies have been denied, sees first whether they still are.
+    fn try_to_publish(&self, transport: &Arc<T>) -> Result<(), TransportError> {
+        let acceptor = &self.worker.acceptor;
+        let Some(trial) = acceptor.trial(Instant::now()) else {
+            return Ok(());
+        };
+        let Trial {
+            to,
+            message,
+            deadline,
+        } = trial;
+        let published = transport.publish(&to, message, deadline);
+        acceptor.handle_trial(published.and_then(|confirm| confirm.wait(deadline)))
     }
 
     fn open_quarantine(

@@ -2,14 +2,16 @@
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use rpc_proto::link::Generation;
-use rpc_proto::server::Lane;
+use rpc_proto::server::{Lane, Trial};
 use rpc_proto::{ErrorKind, TransportError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use super::worker::Worker;
 use super::{First, Post, race};
@@ -53,6 +55,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     type Stay = Stay<T>;
 
     async fn move_in(&self, transport: &Arc<T>) -> Result<Stay<T>, TransportError> {
+        self.try_to_publish(transport).await?;
         transport.declare(&self.queue).await?;
         let quarantine = self.open_quarantine(transport).await?;
         let control = self.open_control(transport).await;
@@ -146,6 +149,23 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 }
 
 impl<T: Transport, S: Service> House<T, S> {
+    /// Where replies have been denied, sees first whether they still are.
+    async fn try_to_publish(&self, transport: &Arc<T>) -> Result<(), TransportError> {
+        let acceptor = &self.worker.acceptor;
+        let Some(trial) = acceptor.trial(Instant::now()) else {
+            return Ok(());
+        };
+        let Trial {
+            to,
+            message,
+            deadline,
+        } = trial;
+        let publish = async { transport.publish(&to, message, deadline).await?.await };
+        let told = timeout_at(deadline.into(), publish).await;
+        let silence = || Err(TransportError::new(ErrorKind::Timeout, "rpc", "serve"));
+        acceptor.handle_trial(told.unwrap_or_else(|_| silence()))
+    }
+
     async fn open_quarantine(
         &self,
         transport: &Arc<T>,

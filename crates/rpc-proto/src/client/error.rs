@@ -73,6 +73,8 @@ impl CallError {
     pub fn code(&self) -> Code {
         match self {
             Self::BrokerDown(error) if needs_operator(error.kind()) => error.kind().code(),
+            // Not of an inbox that is gone, say: the next connection has another one.
+            Self::ConnectionLost(error) if error.kind() == ErrorKind::Denied => error.kind().code(),
             Self::Remote(status) => status.code(),
             Self::NotSent(error) | Self::Publish(error) => error.kind().code(),
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,

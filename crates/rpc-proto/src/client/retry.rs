@@ -314,6 +314,8 @@ impl Attempts {
         let mut next = deadline_after(now, self.backoff(self.number - 1));
         let mut up = false;
         match error {
+            // The next one would be lost over the same publish.
+            CallError::ConnectionLost(cause) if cause.kind() == ErrorKind::Denied => return None,
             CallError::ConnectionLost(_) => up = true,
             CallError::Publish(cause) => match cause.kind() {
                 ErrorKind::Closed | ErrorKind::Connect => up = true,

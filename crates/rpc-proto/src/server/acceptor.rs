@@ -58,7 +58,6 @@ impl Acceptor {
         self
     }
 
-    #[cfg(test)]
     pub(super) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

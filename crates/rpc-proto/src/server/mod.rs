@@ -57,6 +57,7 @@ mod strikes;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod trial;
 
 use std::time::Instant;
 
@@ -74,6 +75,7 @@ pub use self::running::{Ending, Running};
 pub use self::settlement::{
     AfterForward, AfterReply, Finished, Forward, Forwarded, Settlement, Verdict,
 };
+pub use self::trial::Trial;
 use crate::{Cancellation, Headers, ShortString, Status};
 
 /// A request as its handler sees it.

@@ -75,10 +75,16 @@ impl AfterReply {
     /// that never confirms, is the caller's own choice, and no reason to run its request for ever: a
     /// refusal ends the matter at once, a timeout at the second delivery. Nor is one that costs a
     /// connection each time: after some times the request is not run any more ([`Verdict::GiveUp`]).
+    ///
+    /// A server that is not allowed to publish is at fault itself, and its requests are not to be lost
+    /// over it: they go back, and before it takes any on its next transport it
+    /// [tries](super::Acceptor::trial) whether it may now. Where that is so and a reply is denied all
+    /// the same, it is the address, and the second delivery ends the matter.
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Verdict {
         let Shared {
             counters, strikes, ..
         } = &*self.shared;
+        self.shared.note_publish(result);
         match (self.struck, result) {
             (Some(name), Err(error)) if is_suspect(error) => strikes.strike(name),
             (Some(name), Ok(())) => strikes.forgive(name),
@@ -91,7 +97,9 @@ impl AfterReply {
         let again = match error.kind() {
             ErrorKind::Closed | ErrorKind::Connect => true,
             ErrorKind::Timeout if is(Mutant::ReplyTimeoutAcked) => false,
-            ErrorKind::Blocked | ErrorKind::Timeout | ErrorKind::Other => !self.redelivered,
+            ErrorKind::Blocked | ErrorKind::Denied | ErrorKind::Timeout | ErrorKind::Other => {
+                !self.redelivered
+            }
             ErrorKind::NoRoute => is(Mutant::RequeueForEver),
             _ => false,
         };
@@ -152,6 +160,7 @@ impl AfterForward {
     pub fn handle_publish(self, result: Result<(), &TransportError>) -> Forwarded {
         let Self(job) = self;
         let counters = &job.envelope.shared.counters;
+        job.envelope.shared.note_publish(result);
         match result.map_err(TransportError::kind) {
             Ok(()) if is(Mutant::ForwardedRunsHereToo) => Forwarded::Run(job),
             Ok(()) => {

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) doubt: Doubt,
     pub(super) duplicates: Duplicates,
     pub(super) strikes: Strikes,
+    /// Whether this server was not allowed to publish when it last tried.
+    pub(super) denied: AtomicBool,
     /// Of no use without a quarantine.
     pub(super) isolation: Arc<Isolation>,
     control: Mutex<Option<ShortString>>,
@@ -44,6 +46,7 @@ impl Shared {
             doubt: Doubt::default(),
             duplicates: Duplicates::default(),
             strikes: Strikes::default(),
+            denied: AtomicBool::new(false),
             isolation: Arc::new(Isolation::new()),
             control: Mutex::default(),
             gate: Mutex::default(),

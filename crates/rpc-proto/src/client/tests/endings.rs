@@ -74,6 +74,8 @@ fn every_ending_has_its_code_its_reason_and_its_certainty() {
         ("a negative confirm", publish(ErrorKind::Refused), Code::ResourceExhausted, "BROKER_REFUSED", MaybeExecuted),
         ("lost while publishing", publish(ErrorKind::Closed), Code::Unavailable, "CONNECTION_LOST", MaybeExecuted),
         ("lost while waiting", ends(Bench::disconnect), Code::Unavailable, "CONNECTION_LOST", MaybeExecuted),
+        ("lost over what is not permitted", CallError::ConnectionLost(TransportError::new(ErrorKind::Denied, "fake", "publish")), Code::PermissionDenied, "CONNECTION_LOST", MaybeExecuted),
+        ("lost with its inbox", CallError::ConnectionLost(TransportError::new(ErrorKind::NotFound, "fake", "recv")), Code::Unavailable, "CONNECTION_LOST", MaybeExecuted),
         ("exchange missing", publish(ErrorKind::NotFound), Code::FailedPrecondition, "TRANSPORT_FAILED", MaybeExecuted),
         ("not permitted", publish(ErrorKind::Denied), Code::PermissionDenied, "TRANSPORT_FAILED", MaybeExecuted),
         ("exchange missing, unsent", unsent(ErrorKind::NotFound), Code::FailedPrecondition, "NOT_SENT", NotExecuted),

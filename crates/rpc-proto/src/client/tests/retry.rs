@@ -182,6 +182,7 @@ fn what_would_fail_again_is_not_tried_again() {
         publish(ErrorKind::TooLarge),
         publish(ErrorKind::Unsupported),
         publish(ErrorKind::Denied),
+        CallError::ConnectionLost(TransportError::new(ErrorKind::Denied, "fake", "publish")),
         publish(ErrorKind::NotFound),
         refusal(Reason::UnknownMethod, None),
         refusal(Reason::RequestUndecodable, after(1)),

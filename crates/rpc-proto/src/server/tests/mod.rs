@@ -7,6 +7,7 @@ mod every_delivery;
 mod isolation;
 mod quarantine;
 mod strikes;
+mod trial;
 mod turned_away;
 
 use std::time::Duration;
@@ -242,7 +243,7 @@ fn only_what_another_worker_could_answer_goes_back() {
     for (kind, goes_back) in [
         (ErrorKind::NoRoute, false),
         (ErrorKind::TooLarge, false),
-        (ErrorKind::Denied, false),
+        (ErrorKind::Denied, true),
         (ErrorKind::Unsupported, false),
         (ErrorKind::Refused, false),
         (ErrorKind::Closed, true),
