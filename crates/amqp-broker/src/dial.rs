@@ -10,6 +10,9 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::AmqpUrl;
 
+/// What is said of a peer that answers, and is no broker.
+pub const NOT_AMQP: &str = "not an AMQP 0-9-1 server";
+
 /// How long a peer may be silent before the kernel asks whether it is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// How long the kernel waits between its questions.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use amqp_broker::{AmqpUrl, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub};
+use amqp_broker::{
+    AmqpUrl, NOT_AMQP, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub,
+};
 use rpc_core::{ErrorKind, TransportError};
 
 /// The name that all errors carry.
@@ -31,6 +33,14 @@ pub(crate) fn of_verb(
 pub(crate) fn of_login(error: &lapin::Error, url: &AmqpUrl) -> TransportError {
     let kind = match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => kind_of_login_code(error.get_id()),
+        lapin::ErrorKind::InvalidProtocolVersion(_) => {
+            let said = format!("{url}: {NOT_AMQP}: it speaks another version");
+            return new(ErrorKind::Connect, "connect").with_detail(said);
+        }
+        // What the parser stumbled over says nothing to anybody.
+        lapin::ErrorKind::ParsingError(_) => {
+            return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {NOT_AMQP}"));
+        }
         _ => ErrorKind::Connect,
     };
     build(kind, "connect", error, url)
