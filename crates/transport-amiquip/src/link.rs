@@ -74,7 +74,7 @@ impl Link {
                 error::new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {fault}"))
             }
             (None, true) => too_late(url),
-            (None, false) => error::of_handshake(error, url),
+            (None, false) => error::of_handshake(&error, url),
         })?;
         let properties = connection.server_properties().clone();
         let notices = connection.listen_for_connection_blocked();
@@ -84,7 +84,7 @@ impl Link {
             kill,
             open_by: deadline,
         };
-        let notices = notices.map_err(|error| error::of_handshake(error, url))?;
+        let notices = notices.map_err(|error| error::of_handshake(&error, url))?;
         Ok((link, notices, properties))
     }
 

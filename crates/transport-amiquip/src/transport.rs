@@ -68,7 +68,7 @@ impl AmiquipTransport {
         let (channel, listeners) = match opened {
             Some(Ok(opened)) => opened,
             Some(Err(_)) if guard.has_fired() => return Err(too_late(&life.url)),
-            Some(Err(error)) => return Err(error::of_handshake(error, &life.url)),
+            Some(Err(error)) => return Err(error::of_handshake(&error, &life.url)),
             None => return Err(life.refusal("connect")),
         };
         drop(guard);

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use amqp_broker::{
-    AmqpUrl, NOT_AMQP, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub,
+    AmqpUrl, ENDED_EARLY, NOT_AMQP, conflicting_argument, is_hang_up, kind_of_login_code,
+    kind_of_reply_code, scrub,
 };
 use rpc_core::{ErrorKind, TransportError};
 
@@ -40,6 +41,9 @@ pub(crate) fn of_login(error: &lapin::Error, url: &AmqpUrl) -> TransportError {
         // What the parser stumbled over says nothing to anybody.
         lapin::ErrorKind::ParsingError(_) => {
             return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {NOT_AMQP}"));
+        }
+        lapin::ErrorKind::IOError(error) if is_hang_up(error.kind()) => {
+            return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {ENDED_EARLY}"));
         }
         _ => ErrorKind::Connect,
     };
@@ -79,9 +83,10 @@ fn build(
     error: &lapin::Error,
     url: &AmqpUrl,
 ) -> TransportError {
-    let built = new(kind, operation).with_source(Cause(scrub(&error.to_string(), url)));
+    let built = new(kind, operation);
     match error.kind() {
-        // The broker's own words name the queue, and the argument that differs.
+        // The broker's own words name the queue, and the argument that differs; lapin's error says
+        // the same once more.
         lapin::ErrorKind::ProtocolError(error) => {
             let said = error.get_message().as_str();
             let built = match conflicting_argument(said) {
@@ -90,7 +95,7 @@ fn build(
             };
             built.with_detail(scrub(said, url))
         }
-        _ => built,
+        _ => built.with_source(Cause(scrub(&error.to_string(), url))),
     }
 }
 
