@@ -10,4 +10,5 @@ mod interop;
 mod permissions;
 mod queues;
 mod rows;
+mod strangers;
 mod torture;

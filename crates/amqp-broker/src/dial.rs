@@ -10,6 +10,22 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::AmqpUrl;
 
+/// What is said of a peer that answers, and is no broker.
+pub const NOT_AMQP: &str = "not an AMQP 0-9-1 server";
+
+/// What is said of a peer that has hung up too soon.
+pub const ENDED_EARLY: &str = "the connection ended before the handshake was done";
+
+/// Whether an error on a socket says that the other end has hung up.
+#[must_use]
+pub const fn is_hang_up(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
 /// How long a peer may be silent before the kernel asks whether it is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// How long the kernel waits between its questions.

@@ -22,7 +22,7 @@ mod url;
 
 pub use self::choices::{Confirms, DirectReplyTo};
 pub use self::config::AmqpConfig;
-pub use self::dial::dial;
+pub use self::dial::{ENDED_EARLY, NOT_AMQP, dial, is_hang_up};
 pub use self::direct_reply_to::{
     DIRECT_REPLY_TO, DirectReplyToRefused, direct_reply_to_is_safe, is_direct_reply_address,
 };

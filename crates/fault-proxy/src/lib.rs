@@ -15,6 +15,8 @@
 //! # }
 //! ```
 //!
+//! A [`Stranger`] is no server of the kind that the client expects.
+//!
 //! Threads and blocking sockets only: what tests async code must not share its runtime. Nothing is
 //! known here of what is carried.
 
@@ -22,6 +24,8 @@ mod carry;
 mod faults;
 mod pair;
 mod proxy;
+mod stranger;
 
 pub use self::faults::{Direction, End};
 pub use self::proxy::Proxy;
+pub use self::stranger::Stranger;

@@ -84,7 +84,7 @@ impl Consumer {
                 .with_detail("the broker ended the consumer: its queue is gone")),
             Some(ConsumerMessage::ServerClosedChannel(error)) => {
                 self.feed.stop();
-                Err(self.of_channel(error))
+                Err(self.of_channel(&error))
             }
             Some(ConsumerMessage::ServerClosedConnection(error)) => Err(self.lost(Some(error))),
             _ => Err(self.lost(None)),
@@ -97,8 +97,8 @@ impl Consumer {
 
     /// A channel that died under a consumer: an acknowledgement came too late, for example. Only the
     /// codes that mean the same here as in an answer keep their kind.
-    fn of_channel(&self, error: amiquip::Error) -> TransportError {
-        let kind = match &error {
+    fn of_channel(&self, error: &amiquip::Error) -> TransportError {
+        let kind = match error {
             amiquip::Error::ServerClosedChannel { code, .. } => match kind_of_reply_code(*code) {
                 kind @ (ErrorKind::Denied | ErrorKind::NotFound) => kind,
                 _ => ErrorKind::Closed,

@@ -1,7 +1,10 @@
 //! amiquip's errors as those of the contract.
 
 use amiquip::Error as Library;
-use amqp_broker::{AmqpUrl, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub};
+use amqp_broker::{
+    AmqpUrl, ENDED_EARLY, conflicting_argument, is_hang_up, kind_of_login_code, kind_of_reply_code,
+    scrub,
+};
 use rpc_core::{ErrorKind, TransportError};
 
 /// What people read as the name of the transport.
@@ -21,8 +24,12 @@ pub(crate) const fn says_why(error: &Library) -> bool {
 }
 
 /// What the broker answered to a request on a channel: its reply code decides the kind.
-pub(crate) fn of_channel(error: Library, operation: &'static str, url: &AmqpUrl) -> TransportError {
-    let kind = match &error {
+pub(crate) fn of_channel(
+    error: &Library,
+    operation: &'static str,
+    url: &AmqpUrl,
+) -> TransportError {
+    let kind = match error {
         Library::ServerClosedChannel { code, .. } => kind_of_reply_code(*code),
         _ => ErrorKind::Other,
     };
@@ -33,8 +40,8 @@ pub(crate) fn of_channel(error: Library, operation: &'static str, url: &AmqpUrl)
 ///
 /// Every open publish gets it, whichever of them is at fault. So it is never of a kind that says of
 /// one message that it was not consumed.
-pub(crate) fn of_lost_connection(error: Library, url: &AmqpUrl) -> TransportError {
-    let kind = match &error {
+pub(crate) fn of_lost_connection(error: &Library, url: &AmqpUrl) -> TransportError {
+    let kind = match error {
         Library::ServerClosedChannel { code, .. } => match kind_of_reply_code(*code) {
             kind @ (ErrorKind::Conflict | ErrorKind::Denied | ErrorKind::NotFound) => kind,
             _ => ErrorKind::Closed,
@@ -45,34 +52,50 @@ pub(crate) fn of_lost_connection(error: Library, url: &AmqpUrl) -> TransportErro
 }
 
 /// What kept a connection from opening.
-pub(crate) fn of_handshake(error: Library, url: &AmqpUrl) -> TransportError {
-    let kind = match &error {
+pub(crate) fn of_handshake(error: &Library, url: &AmqpUrl) -> TransportError {
+    let kind = match error {
         Library::InvalidCredentials => ErrorKind::Unauthenticated,
         Library::ServerClosedConnection { code, .. } => kind_of_login_code(*code),
         Library::UnsupportedAuthMechanism { .. }
         | Library::UnsupportedLocale { .. }
         | Library::SaslSecureNotSupported
         | Library::FrameMaxTooSmall { .. } => ErrorKind::Unsupported,
+        error if has_hung_up(error) => {
+            return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {ENDED_EARLY}"));
+        }
         _ => ErrorKind::Connect,
     };
     with_library(new(kind, "connect"), error, url)
 }
 
-/// Adds the library's words, and itself as the source where its words hold no secret.
+/// Whether all that is left of the peer is the end of its connection.
+fn has_hung_up(error: &Library) -> bool {
+    match error {
+        Library::UnexpectedSocketClose | Library::EventLoopDropped => true,
+        Library::IoErrorReadingSocket { source } | Library::IoErrorWritingSocket { source } => {
+            is_hang_up(source.kind())
+        }
+        _ => false,
+    }
+}
+
+/// Adds the broker's own words, which name the queue, and the argument that differs; or else those
+/// of the library, as the source.
+///
+/// The library's error itself is not kept: its `Debug` may show what was scrubbed from its words.
 pub(crate) fn with_library(
     error: TransportError,
-    library: Library,
+    library: &Library,
     url: &AmqpUrl,
 ) -> TransportError {
-    let words = library.to_string();
-    let error = match conflicting_argument(&words) {
+    let (Library::ServerClosedChannel { message, .. }
+    | Library::ServerClosedConnection { message, .. }) = library
+    else {
+        return error.with_source(scrub(&library.to_string(), url));
+    };
+    let error = match conflicting_argument(message) {
         Some(name) => error.with_conflicting_argument(name),
         None => error,
     };
-    let shown = scrub(&words, url);
-    if shown == words {
-        error.with_detail(shown).with_source(library)
-    } else {
-        error.with_detail(shown)
-    }
+    error.with_detail(scrub(message, url))
 }

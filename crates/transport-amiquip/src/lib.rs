@@ -14,6 +14,9 @@
 //!   handle of the socket. Whatever goes wrong on a connection ends the transport; the next one has
 //!   new connections and new threads.
 //! * No TLS: it only knows OpenSSL's, which is not built. `amqps://` is refused.
+//! * It would make room for a frame of any length, from whatever answers at the port. So each frame is
+//!   checked before the library sees it: 128 KiB at most, which is also what is asked for when the URL
+//!   names no `frame_max`, or that if it is more.
 //! * A peer that sends text which is not UTF-8 in a header or property, or nests headers some
 //!   thousands deep, ends the connection or the process: amiquip's parser runs on its I/O thread, out
 //!   of our reach. A work queue that strangers can publish to wants another transport.
@@ -69,6 +72,7 @@ mod consumer;
 mod convert;
 mod error;
 mod feed;
+mod frames;
 mod held;
 mod ledger;
 mod life;

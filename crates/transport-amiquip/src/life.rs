@@ -1,6 +1,7 @@
 //! The one life that all parts of a transport share: it ends once, with one cause, everywhere.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
@@ -80,7 +81,7 @@ impl Life {
                 other => self.last_words(side).or(other),
             };
             match told {
-                Some(error) => error::of_lost_connection(error, &self.url),
+                Some(error) => error::of_lost_connection(&error, &self.url),
                 None => error::new(ErrorKind::Closed, "connection"),
             }
         })
@@ -101,9 +102,9 @@ impl Life {
         }
         match error {
             answer @ amiquip::Error::ServerClosedChannel { .. } => {
-                error::of_channel(answer, operation, &self.url)
+                error::of_channel(&answer, operation, &self.url)
             }
-            amiquip::Error::ExhaustedChannelIds => error::of_channel(error, operation, &self.url),
+            amiquip::Error::ExhaustedChannelIds => error::of_channel(&error, operation, &self.url),
             other => {
                 self.lose(Side::Consume, Some(other));
                 self.refusal(operation)
@@ -119,7 +120,8 @@ impl Life {
         self.lost.store(true, Ordering::Release);
         let cause = self.cause.get_or_init(|| {
             let cause = find_cause();
-            tracing::warn!(error = %cause, "transport ended");
+            let source = cause.source().map(tracing::field::display);
+            tracing::warn!(error = %cause, source, "transport ended");
             cause
         });
         // Each side's death is the other's too: a consumer that cannot reply is of no use.

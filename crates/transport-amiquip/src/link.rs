@@ -14,6 +14,7 @@ use mio::net::TcpStream;
 use rpc_core::{ErrorKind, TransportError};
 
 use crate::error;
+use crate::frames::{Fault, Framed};
 
 /// How many frames wait for amiquip's I/O thread. A small publish is three of them, and with the
 /// library's own 16 a publisher sleeps and wakes at every fifth message. A frame of a large body is
@@ -22,6 +23,9 @@ const FRAMES_IN_MEMORY: usize = 128;
 
 /// How many bytes wait for the socket before amiquip's I/O thread takes no more frames.
 const BYTES_IN_MEMORY: usize = 1024 * 1024;
+
+/// The longest frame, unless the URL says otherwise: what RabbitMQ offers as it comes.
+const USUAL_FRAME_MAX: u32 = 128 * 1024;
 
 /// How long the goodbye of a connection may take that was never used.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -41,6 +45,8 @@ pub(crate) enum Side {
 pub(crate) struct Link {
     connection: Mutex<Option<Connection>>,
     kill: KillSwitch,
+    /// Until when all had to be open: who has not got that far says no long goodbye.
+    open_by: Instant,
 }
 
 /// What says that the broker blocks publishers, and whose end is the end of the connection.
@@ -59,22 +65,26 @@ impl Link {
         let guard = kill
             .cut_after(deadline)
             .map_err(|error| refused(url, error))?;
-        let opened = shake_hands(socket, config, side);
-        // An error after the cut is its consequence, and amiquip takes any end of the stream at
-        // that stage for wrong credentials.
+        let (opened, fault) = shake_hands(socket, config, side)?;
+        // An error after the cut is its consequence, and so is one after a fault; amiquip takes any
+        // end of the stream at that stage for wrong credentials.
         let cut = guard.disarm();
-        let (mut connection, properties) = opened.map_err(|error| match cut {
-            true => error::new(ErrorKind::Connect, "connect")
-                .with_detail(format!("{url} did not finish the handshake in time")),
-            false => error,
+        let mut connection = opened.map_err(|error| match (fault.get(), cut) {
+            (Some(fault), _) => {
+                error::new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {fault}"))
+            }
+            (None, true) => too_late(url),
+            (None, false) => error::of_handshake(&error, url),
         })?;
-        let notices = connection
-            .listen_for_connection_blocked()
-            .map_err(|error| error::of_handshake(error, url))?;
+        let properties = connection.server_properties().clone();
+        let notices = connection.listen_for_connection_blocked();
+        // From here on it says goodbye when it is dropped.
         let link = Self {
             connection: Mutex::new(Some(connection)),
             kill,
+            open_by: deadline,
         };
+        let notices = notices.map_err(|error| error::of_handshake(&error, url))?;
         Ok((link, notices, properties))
     }
 
@@ -130,7 +140,9 @@ impl Drop for Link {
         // Only there when a transport was not finished. amiquip's own drop waits for the broker's
         // goodbye without a limit.
         if let Some(connection) = connection {
-            let guard = self.kill.cut_after(Instant::now() + GOODBYE);
+            let guard = self
+                .kill
+                .cut_after(self.open_by.min(Instant::now() + GOODBYE));
             if guard.is_err() {
                 self.kill.cut();
             }
@@ -143,9 +155,13 @@ fn shake_hands(
     socket: std::net::TcpStream,
     config: &AmqpConfig,
     side: Side,
-) -> Result<(Connection, FieldTable), TransportError> {
+) -> Result<(amiquip::Result<Connection>, Fault), TransportError> {
     let url = &config.url;
     let stream = TcpStream::from_stream(socket).map_err(|error| refused(url, error))?;
+    let frame_max = url.frame_max().filter(|&most| most > 0);
+    let frame_max = frame_max.unwrap_or(USUAL_FRAME_MAX);
+    // The first frames come before a smaller one is agreed on.
+    let (stream, fault) = Framed::new(stream, frame_max.max(USUAL_FRAME_MAX));
     let purpose = match side {
         Side::Consume => "consumer",
         Side::Publish => "publisher",
@@ -157,15 +173,19 @@ fn shake_hands(
         })
         .virtual_host(url.vhost())
         .heartbeat(url.heartbeat())
-        .frame_max(url.frame_max().unwrap_or(0))
+        .frame_max(frame_max)
         .information(Some(format!("{} ({purpose})", config.connection_name)));
     let tuning = ConnectionTuning::default()
         .mem_channel_bound(FRAMES_IN_MEMORY)
         .buffered_writes_high_water(BYTES_IN_MEMORY);
-    let connection = Connection::insecure_open_stream(stream, options, tuning)
-        .map_err(|error| error::of_handshake(error, url))?;
-    let properties = connection.server_properties().clone();
-    Ok((connection, properties))
+    let opened = Connection::insecure_open_stream(stream, options, tuning);
+    Ok((opened, fault))
+}
+
+/// The broker took its time.
+pub(crate) fn too_late(url: &AmqpUrl) -> TransportError {
+    error::new(ErrorKind::Connect, "connect")
+        .with_detail(format!("{url} did not finish the handshake in time"))
 }
 
 fn refused(url: &AmqpUrl, error: io::Error) -> TransportError {

@@ -21,7 +21,7 @@ use crate::consumer::Consumer;
 use crate::error;
 use crate::feed::{CannotSettle, Feed, Settle};
 use crate::life::{Known, Life};
-use crate::link::{Link, Side};
+use crate::link::{Link, Side, too_late};
 use crate::owner::{Intake, Owner, declaration};
 use crate::publisher::{Publisher, ROOM};
 use crate::publishing::{Listeners, Publication, inbox_closed, overdue};
@@ -67,7 +67,8 @@ impl AmiquipTransport {
         });
         let (channel, listeners) = match opened {
             Some(Ok(opened)) => opened,
-            Some(Err(error)) => return Err(error::of_handshake(error, &life.url)),
+            Some(Err(_)) if guard.has_fired() => return Err(too_late(&life.url)),
+            Some(Err(error)) => return Err(error::of_handshake(&error, &life.url)),
             None => return Err(life.refusal("connect")),
         };
         drop(guard);

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use amqp_broker::{AmqpUrl, conflicting_argument, kind_of_login_code, kind_of_reply_code, scrub};
+use amqp_broker::{
+    AmqpUrl, ENDED_EARLY, NOT_AMQP, conflicting_argument, is_hang_up, kind_of_login_code,
+    kind_of_reply_code, scrub,
+};
 use rpc_core::{ErrorKind, TransportError};
 
 /// The name that all errors carry.
@@ -31,6 +34,17 @@ pub(crate) fn of_verb(
 pub(crate) fn of_login(error: &lapin::Error, url: &AmqpUrl) -> TransportError {
     let kind = match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => kind_of_login_code(error.get_id()),
+        lapin::ErrorKind::InvalidProtocolVersion(_) => {
+            let said = format!("{url}: {NOT_AMQP}: it speaks another version");
+            return new(ErrorKind::Connect, "connect").with_detail(said);
+        }
+        // What the parser stumbled over says nothing to anybody.
+        lapin::ErrorKind::ParsingError(_) => {
+            return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {NOT_AMQP}"));
+        }
+        lapin::ErrorKind::IOError(error) if is_hang_up(error.kind()) => {
+            return new(ErrorKind::Connect, "connect").with_detail(format!("{url}: {ENDED_EARLY}"));
+        }
         _ => ErrorKind::Connect,
     };
     build(kind, "connect", error, url)
@@ -69,9 +83,10 @@ fn build(
     error: &lapin::Error,
     url: &AmqpUrl,
 ) -> TransportError {
-    let built = new(kind, operation).with_source(Cause(scrub(&error.to_string(), url)));
+    let built = new(kind, operation);
     match error.kind() {
-        // The broker's own words name the queue, and the argument that differs.
+        // The broker's own words name the queue, and the argument that differs; lapin's error says
+        // the same once more.
         lapin::ErrorKind::ProtocolError(error) => {
             let said = error.get_message().as_str();
             let built = match conflicting_argument(said) {
@@ -80,7 +95,7 @@ fn build(
             };
             built.with_detail(scrub(said, url))
         }
-        _ => built,
+        _ => built.with_source(Cause(scrub(&error.to_string(), url))),
     }
 }
 

@@ -153,6 +153,9 @@ async fn connect(config: AmqpConfig) -> Result<Arc<Shared>, TransportError> {
             Err(error::of_login(&error, &shared.config.url))
         }
         Err(_) => {
+            // No goodbye: there is no time left for one.
+            shared.publishing.switch.cut();
+            shared.consuming.switch.cut();
             close(&shared).await;
             Err(connect_error().with_detail("the broker has not opened a channel in time"))
         }
