@@ -10,8 +10,8 @@ use rpc_proto::{AckToken, Address, Message, TransportError, deadline_after};
 use super::Transport;
 use super::supervise::begin_to_close;
 use super::worker::{Task, Worker};
-use crate::server::{Origin, Post, Settler, Settles, Then, Waiting, reply_limit, warn_of_given_up};
-use crate::{Fate, Service, park};
+use crate::server::{Act, Origin, Post, Settler, Settles, Then, Waiting, reply_limit};
+use crate::{Service, park};
 
 impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
     fn settler(&self) -> &Settler<T> {
@@ -35,17 +35,10 @@ impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
     fn carry_out(self: &Arc<Self>, verdict: Verdict, origin: Origin<T>) {
         let post = &origin.post;
         let transport = &post.transport;
-        let settled = match verdict {
-            // Each would take its time, and others wait behind it.
-            _ if post.is_given_up() => Ok(()),
-            Verdict::Ack(token) => transport.ack(token),
-            Verdict::Discard(token) => transport.reject(token, Fate::Discard),
-            Verdict::GiveUp(token) => {
-                warn_of_given_up();
-                transport.ack(token)
-            }
-            Verdict::Requeue(token) => transport.reject(token, Fate::Requeue),
-            Verdict::Settled => Ok(()),
+        let settled = match Act::of(verdict, post) {
+            Some(Act::Ack(token)) => transport.ack(token),
+            Some(Act::Reject(token, fate)) => transport.reject(token, fate),
+            None => Ok(()),
         };
         note(post, settled.as_ref().map(|&()| ()));
         self.settler.at_work.end();

@@ -30,7 +30,7 @@ pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
 pub(crate) use self::posts::{Post, Posts};
-pub(crate) use self::settling::{Settler, Settles, Then};
+pub(crate) use self::settling::{Act, Settler, Settles, Then};
 pub(crate) use self::told::Origin;
 #[cfg(feature = "blocking")]
 pub(crate) use self::turn::await_turn;
@@ -49,13 +49,6 @@ pub(crate) fn reply_limit(settle_timeout: Duration, blocked: bool, reply: &Messa
     life.map_or(settle_timeout, |life| {
         life.as_duration().max(settle_timeout)
     })
-}
-
-/// Tells the operator of a [`Verdict::GiveUp`](rpc_proto::server::Verdict::GiveUp).
-pub(crate) fn warn_of_given_up() {
-    tracing::warn!(
-        "a request is given up: each reply to it has ended the connection it went out on"
-    );
 }
 
 /// How long a server that drains waits for the broker to take its consumers away: what comes until

@@ -15,9 +15,9 @@ use rpc_proto::{AckToken, Address, ErrorKind, Message, TransportError, deadline_
 use tokio::time::{timeout, timeout_at};
 
 use super::worker::Worker;
-use super::{Origin, Post, Settler, Settles, Then, Waiting, reply_limit, warn_of_given_up};
+use super::{Act, Origin, Post, Settler, Settles, Then, Waiting, reply_limit};
 use crate::link::CLOSE_LIMIT;
-use crate::{Fate, Service, Transport};
+use crate::{Service, Transport};
 
 impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
     fn settler(&self) -> &Settler<T> {
@@ -48,11 +48,17 @@ impl<T: Transport, S: Service> Settles<T> for Worker<T, S> {
     }
 
     fn carry_out(self: &Arc<Self>, verdict: Verdict, origin: Origin<T>) {
-        if origin.post.is_given_up() || matches!(verdict, Verdict::Settled) {
+        let Some(act) = Act::of(verdict, &origin.post) else {
             return self.carried_out(Ok(()), &origin);
-        }
+        };
         let transport = Arc::clone(&origin.post.transport);
-        match at_once(settle_on(transport, verdict)) {
+        let acting = async move {
+            match act {
+                Act::Ack(token) => transport.ack(token).await,
+                Act::Reject(token, fate) => transport.reject(token, fate).await,
+            }
+        };
+        match at_once(acting) {
             Ok(settled) => self.carried_out(settled.as_ref().map(|&()| ()), &origin),
             Err(settling) => {
                 let worker = Arc::clone(self);
@@ -96,22 +102,6 @@ impl<T: Transport, S: Service> Worker<T, S> {
         note(&origin.post, settled);
         self.settler.at_work.end();
         origin.settled();
-    }
-}
-
-async fn settle_on<T: Transport>(
-    transport: Arc<T>,
-    verdict: Verdict,
-) -> Result<(), TransportError> {
-    match verdict {
-        Verdict::Ack(token) => transport.ack(token).await,
-        Verdict::Discard(token) => transport.reject(token, Fate::Discard).await,
-        Verdict::GiveUp(token) => {
-            warn_of_given_up();
-            transport.ack(token).await
-        }
-        Verdict::Requeue(token) => transport.reject(token, Fate::Requeue).await,
-        Verdict::Settled => Ok(()),
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rpc_proto::server::{AfterForward, AfterReply, Forward, Forwarded, Job, Settlement, Verdict};
-use rpc_proto::{Address, LONGEST_WAIT, Message, TransportError};
+use rpc_proto::{AckToken, Address, LONGEST_WAIT, Message, TransportError};
 
-use super::{AtWork, Origin, Posts, Unconfirmed};
-use crate::Confirm;
+use super::{AtWork, Origin, Post, Posts, Unconfirmed};
+use crate::{Confirm, Fate};
 
 /// What a server needs to settle.
 pub(crate) struct Settler<T> {
@@ -20,6 +20,32 @@ pub(crate) struct Settler<T> {
     /// What waits for its confirm.
     pub(crate) sent: Unconfirmed<(Then, Origin<T>)>,
     pub(crate) timeout: Duration,
+}
+
+/// What is left to do about a delivery: to acknowledge it, or to reject it.
+pub(crate) enum Act {
+    Ack(AckToken),
+    Reject(AckToken, Fate),
+}
+
+impl Act {
+    /// What a verdict asks for, which is nothing where the broker does not wait for it any more.
+    pub(crate) fn of<T>(verdict: Verdict, post: &Post<T>) -> Option<Self> {
+        match verdict {
+            // Each would take its time, and others wait behind it.
+            _ if post.is_given_up() => None,
+            Verdict::Ack(token) => Some(Self::Ack(token)),
+            Verdict::GiveUp(token) => {
+                tracing::warn!(
+                    "a request is given up: each reply to it has ended the connection it went out on"
+                );
+                Some(Self::Ack(token))
+            }
+            Verdict::Discard(token) => Some(Self::Reject(token, Fate::Discard)),
+            Verdict::Requeue(token) => Some(Self::Reject(token, Fate::Requeue)),
+            Verdict::Settled => None,
+        }
+    }
 }
 
 /// What comes after a confirm.
