@@ -94,6 +94,11 @@ fn a_library_that_hangs_holds_nobody_up() {
 }
 
 #[test]
+fn in_the_process_retries_do_not_become_the_load() {
+    holds_in_the_process("retry-storm");
+}
+
+#[test]
 fn the_simulator_finds_no_broken_promise() {
     holds_in_the_process("sim");
 }

@@ -5,6 +5,7 @@
 //! | was not executed, and its connection had ended | when there is another one; costs nothing |
 //! | was not executed, and the worker stops or sheds | at once, or when the service says; costs nothing |
 //! | was not executed: nobody listens, or no connection | if the call is to wait for that; costs nothing |
+//! | was not executed: the broker refused it, or failed | a few times, while there are tokens |
 //! | was not executed for another reason | never: it would fail again |
 //! | may have been executed | if it is idempotent, a few times, while there are tokens |
 //! | was executed, or its deadline has passed | never |
@@ -38,12 +39,14 @@ pub struct RetryPolicy {
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
-    /// How many attempts there are at most, with the first, when each may have been executed.
+    /// How many attempts there are at most, with the first, when each may have been executed or was
+    /// refused by the broker.
     pub max_attempts: u32,
     /// How many successes give a token back that a failure has cost.
     pub successes_per_token: u32,
     /// How many tokens the client has at most. At half of them or fewer, attempts that may have been
-    /// executed are not repeated: retries of many callers must not become the load.
+    /// executed or that the broker refused are not repeated: retries of many callers must not become
+    /// the load.
     pub tokens: u32,
     /// Whether what was certainly not executed is tried again as well.
     pub transparent: bool,
@@ -252,6 +255,8 @@ impl Attempts {
         let next = match error.certainty() {
             Certainty::Executed => None,
             Certainty::MaybeExecuted => self.repeat(now, budget, error),
+            Certainty::NotExecuted if !self.policy.transparent => None,
+            Certainty::NotExecuted if strains(error) => self.repeat(now, budget, error),
             Certainty::NotExecuted => self.renew(now, error),
         }?;
         let latest = self.latest(budget);
@@ -277,11 +282,8 @@ impl Attempts {
         self.deadline.checked_sub(needed).unwrap_or(self.deadline)
     }
 
-    /// After an attempt that was not executed.
+    /// After an attempt that was not executed, and is no sign of load.
     fn renew(&mut self, now: Instant, error: &CallError) -> Option<Next> {
-        if !self.policy.transparent {
-            return None;
-        }
         let next = match error {
             // Whatever the cause: a broker that starts refuses good passwords too.
             CallError::BrokerDown(_) if self.wait_for_ready || self.was_up => {
@@ -304,11 +306,13 @@ impl Attempts {
         Some(next)
     }
 
-    /// After an attempt that may have been executed.
+    /// After an attempt that may have been executed, or that only adds to what the broker has to bear.
     fn repeat(&mut self, now: Instant, budget: &Budget, error: &CallError) -> Option<Next> {
-        let idempotent = self.idempotent || is(Mutant::RetryNonIdempotent);
+        let harmless = self.idempotent
+            || error.certainty() == Certainty::NotExecuted
+            || is(Mutant::RetryNonIdempotent);
         let more = self.number < self.policy.max_attempts || is(Mutant::AttemptsWithoutEnd);
-        if !idempotent || !more || !budget.allows() {
+        if !harmless || !more || !budget.allows() {
             return None;
         }
         let mut next = deadline_after(now, self.backoff(self.number - 1));
@@ -399,8 +403,16 @@ fn costs(error: &CallError) -> bool {
             false
         }
         CallError::Publish(cause) if cause.kind() == ErrorKind::Closed => false,
-        error => error.certainty() == Certainty::MaybeExecuted,
+        error => error.certainty() == Certainty::MaybeExecuted || strains(error),
     }
+}
+
+/// Whether the broker had no room for the request, or failed at it. Where that is certain the request
+/// did not run, and yet a repetition is not free: what is full gets the same once more. It must not be
+/// hopeless either, or a caller who knows more would be served worse.
+fn strains(error: &CallError) -> bool {
+    matches!(error, CallError::Publish(cause)
+        if matches!(cause.kind(), ErrorKind::Refused | ErrorKind::Other))
 }
 
 /// Whether what the framework of the service objects to will pass.

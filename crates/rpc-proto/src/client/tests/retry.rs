@@ -60,6 +60,12 @@ fn unsent() -> CallError {
     CallError::Publish(lost().unsent())
 }
 
+/// As a broker refuses that is in this process: it knows that it has not taken the message.
+fn full() -> CallError {
+    let cause = TransportError::new(ErrorKind::Refused, "fake", "publish");
+    CallError::Publish(cause.unsent())
+}
+
 fn down(kind: ErrorKind) -> CallError {
     CallError::BrokerDown(TransportError::new(kind, "fake", "connect"))
 }
@@ -220,6 +226,37 @@ fn what_may_have_run_is_repeated_only_when_that_does_no_harm() {
 }
 
 #[test]
+fn what_the_broker_had_no_room_for_is_tried_again_even_if_it_must_not_run_twice() {
+    let failed = TransportError::new(ErrorKind::Other, "fake", "publish").unsent();
+    for error in [full(), CallError::Publish(failed)] {
+        assert_eq!(error.certainty(), Certainty::NotExecuted);
+        for idempotent in [false, true] {
+            let mut call = Call::new(idempotent, false);
+            for expected in [100, 200, 400] {
+                let wait = call.wait(error.clone()).unwrap();
+                assert!(is_about(wait, expected), "{expected}: {wait:?}");
+            }
+            let last = call.error(error.clone());
+            assert_eq!(last.certainty(), Certainty::NotExecuted);
+            assert_eq!(call.budget.tokens(), 6, "each has cost one");
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_is_not_filled_by_retries_however_certain_the_refusals_are() {
+    let mut call = Call::plain();
+    let mut again = 0;
+    for _ in 0..100 {
+        let policy = RetryPolicy::default();
+        call.attempts = Attempts::new(policy, call.now + TIMEOUT, 7);
+        again += u32::from(call.wait(full()).is_some());
+    }
+    assert_eq!(again, 4, "until half of the tokens are gone");
+    assert!(call.wait(unsent()).is_some(), "which is another matter");
+}
+
+#[test]
 fn all_attempts_carry_one_key_and_their_number() {
     let mut call = Call::new(true, false);
     let first = call.attempts.begin(call.now, call_id(1));
@@ -279,7 +316,19 @@ fn with_the_budget_spent_nothing_is_repeated_and_what_did_not_run_still_is() {
 fn never_means_never() {
     let mut call = Call::new(true, true);
     call.attempts = Attempts::new(RetryPolicy::never(), call.now + TIMEOUT, 7).idempotent(true);
-    for error in [unsent(), CallError::ConnectionLost(lost())] {
+    for error in [unsent(), full(), CallError::ConnectionLost(lost())] {
+        assert!(call.wait(error).is_none());
+    }
+}
+
+#[test]
+fn without_transparent_attempts_only_what_may_have_run_is_repeated() {
+    let mut policy = RetryPolicy::default();
+    policy.transparent = false;
+    let mut call = Call::new(true, true);
+    call.attempts = Attempts::new(policy, call.now + TIMEOUT, 7).idempotent(true);
+    assert!(call.wait(publish(ErrorKind::Refused)).is_some());
+    for error in [unsent(), full()] {
         assert!(call.wait(error).is_none());
     }
 }
@@ -288,6 +337,7 @@ fn never_means_never() {
 enum Outcome {
     Down,
     Draining,
+    Full,
     Lost,
     NoRoute,
     Ok,
@@ -302,6 +352,7 @@ fn outcomes() -> impl Strategy<Value = Vec<(Outcome, u64)>> {
     let outcome = prop_oneof![
         2 => Just(Outcome::Down),
         2 => Just(Outcome::Draining),
+        2 => Just(Outcome::Full),
         3 => Just(Outcome::Lost),
         2 => Just(Outcome::NoRoute),
         1 => Just(Outcome::Ok),
@@ -318,6 +369,7 @@ fn error_of(outcome: &Outcome) -> CallError {
     match outcome {
         Outcome::Down => down(ErrorKind::Connect),
         Outcome::Draining => refusal(Reason::Draining, None),
+        Outcome::Full => full(),
         Outcome::Lost => CallError::ConnectionLost(lost()),
         Outcome::NoRoute => publish(ErrorKind::NoRoute),
         Outcome::Refused => publish(ErrorKind::Refused),
@@ -372,8 +424,10 @@ proptest! {
                 }
             };
             prop_assert!(at >= call.now && at < deadline);
-            repeated += u32::from(maybe);
-            prop_assert!(!maybe || (idempotent && call.budget.allows()));
+            let counts = maybe || matches!(outcome, Outcome::Full);
+            repeated += u32::from(counts);
+            prop_assert!(!counts || call.budget.allows());
+            prop_assert!(!maybe || idempotent);
             prop_assert!(repeated < 4);
             if let Outcome::Shed(millis) = outcome {
                 prop_assert_eq!(at, call.now + Duration::from_millis(millis));
