@@ -144,6 +144,8 @@ mutants! {
     SuspectsRunAmongOthers,
     /// A request is too late a moment before its deadline.
     TooLateTooSoon,
+    /// Nobody waits for a suspect, nor for what is passed on.
+    TurnsIgnored,
     /// A call that was not confirmed by its deadline is said not to have been executed.
     UnconfirmedIsNotExecuted,
     /// An error with a number that nobody defined reads as a success.

@@ -57,6 +57,9 @@ rules! {
     HonestExecuted = "honest-executed",
     /// "Not executed" is said of what did not run and never will.
     HonestNotExecuted = "honest-not-executed",
+    /// When a request kills its worker, no suspect runs there beside it and nothing is being passed on,
+    /// unless one of the two has waited for the other as long as it has to.
+    Isolation = "isolation",
     /// Calls end as lost with their connection, and with no other.
     LostIsLost = "lost-is-lost",
     /// After faults have stopped, everybody has a connection again.

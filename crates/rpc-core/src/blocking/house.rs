@@ -1,18 +1,18 @@
 //! The blocking server on each of its transports: queues, consumers, and what comes by them.
 
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use futures_channel::oneshot;
 use rpc_proto::link::Generation;
 use rpc_proto::server::{Lane, Trial};
-use rpc_proto::{ErrorKind, TransportError};
+use rpc_proto::{ErrorKind, TransportError, deadline_after};
 
 use super::supervise::Tenant;
 use super::worker::Worker;
 use super::{Consumer, Transport, cancel};
-use crate::server::Post;
+use crate::server::{CANCEL_LIMIT, Post};
 use crate::{ConsumeOptions, Inbox, QueueKind, QueueSpec, Service};
 
 /// A server, as what lives on one transport after the other.
@@ -85,11 +85,18 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         let aside = control.as_ref().map(|control| control.id());
         // Why the consumer of the quarantine queue has ended, if it was the first to.
         let first: Arc<Mutex<Option<TransportError>>> = Arc::default();
-        if let Err(error) = self.spawn_aside(&post, (quarantine, control), (&first, work.id())) {
-            return Some(error);
-        }
+        let aside_ended = match self.spawn_aside(&post, (quarantine, control), (&first, work.id()))
+        {
+            Ok(ended) => ended,
+            Err(error) => return Some(error),
+        };
         let ended = receive(work, Lane::Work, &self.worker, &post);
         if let Some(until) = progress.stopping() {
+            // Both consumers are being cancelled. A suspect that is handed back while its own is not would
+            // come here again, and be counted each time.
+            let now = Instant::now();
+            let soon = until.min(deadline_after(now, CANCEL_LIMIT));
+            let _ = aside_ended.recv_timeout(soon.saturating_duration_since(now));
             // What has begun still needs the transport.
             self.worker.wind_up(until);
         }
@@ -125,13 +132,15 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
 type Aside = (Option<Box<dyn Consumer>>, Option<Box<dyn Consumer>>);
 
 impl<T: Transport, S: Service> House<T, S> {
-    /// Threads for the consumers besides that of the work queue. They end with their consumers.
+    /// Threads for the consumers besides that of the work queue. They end with their consumers; what is
+    /// returned is disconnected when that of the quarantine queue has ended, or where there is none.
     fn spawn_aside(
         &self,
         post: &Arc<Post<T>>,
         (quarantine, control): Aside,
         (first, work): (&Arc<Mutex<Option<TransportError>>>, rpc_proto::ConsumerId),
-    ) -> Result<(), TransportError> {
+    ) -> Result<mpsc::Receiver<()>, TransportError> {
+        let (ends, ended) = mpsc::channel();
         if let Some(mut control) = control {
             self.worker.spawn("rpc-control", move |worker| {
                 // An error ends the other consumers too, and they tell.
@@ -148,9 +157,10 @@ impl<T: Transport, S: Service> House<T, S> {
                     // The other one need not have noticed: a queue that is deleted ends one consumer.
                     drop(cancel(&post.transport, work));
                 }
+                drop(ends);
             })?;
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Where replies have been denied, sees first whether they still are.

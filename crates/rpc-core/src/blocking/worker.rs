@@ -134,8 +134,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
             Accepted::Joined => return,
         };
         if let Err((task, origin)) = line.push((task, origin)) {
-            // Nothing begins any more, so this is done at once.
-            self.work(task, origin);
+            // Nothing begins any more.
+            self.put_back(task, origin);
         }
     }
 
@@ -161,13 +161,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    /// Does what is left to do for a request that will not begin here: this is no worker's thread.
+    /// Does what is left to do for a request that will not begin here: this is no worker's thread, and
+    /// it is nobody's turn.
     fn put_back(self: &Arc<Self>, task: Task, origin: Origin<T>) {
-        if let Task::Run(job) = task {
-            self.settle(job.hand_back(Instant::now()), origin);
-        } else {
-            self.work(task, origin);
-        }
+        let now = Instant::now();
+        let settlement = match task {
+            Task::Forward(forward) => forward.hand_back(now),
+            Task::Run(job) => job.hand_back(now),
+            Task::Settle(settlement) => settlement,
+        };
+        self.settle(settlement, origin);
     }
 
     /// Lets nothing further begin, and hands back what has not. Then waits for what has, until then.

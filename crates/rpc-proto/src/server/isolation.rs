@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::deadline_after;
+use crate::mutants::{Mutant, is};
 
 /// What is done with a request, as far as it matters to others in the same process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +271,7 @@ impl Turn {
             Part::Suspect | Part::Work => {
                 state.draining || now >= deadline || (now >= over && room)
             }
-        };
+        } || is(Mutant::TurnsIgnored);
         if let Err(out) = free
             && !forced
         {

@@ -1,6 +1,7 @@
 //! The end of a delivery: what is to go out goes out first, and only then can it be acknowledged.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Job;
 use super::shared::Shared;
@@ -134,6 +135,15 @@ pub struct Forward {
     pub message: Message,
     /// What comes after.
     pub then: AfterForward,
+}
+
+impl Forward {
+    /// Hands the request back without having passed it on, for another worker to do so: what waits for
+    /// its turn when its server stops must not leave beside handlers that still run.
+    pub fn hand_back(self, now: Instant) -> Settlement {
+        let AfterForward(job) = self.then;
+        job.hand_back(now)
+    }
 }
 
 /// A request on its way to the quarantine queue.

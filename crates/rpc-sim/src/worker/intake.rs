@@ -122,6 +122,7 @@ impl Worker {
             taken,
             joined: false,
             turn: self.acceptor.arrive(&accepted),
+            forced: false,
         };
         let task = match accepted {
             Accepted::Forward(forward) => Task::Forward(forward),

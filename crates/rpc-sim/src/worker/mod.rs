@@ -91,6 +91,8 @@ struct Origin {
     joined: bool,
     /// Held until it is settled, or until its handler has ended if that need not run apart.
     turn: Option<Turn>,
+    /// It has waited for its turn as long as it has to, and went on beside others.
+    forced: bool,
 }
 
 impl Origin {

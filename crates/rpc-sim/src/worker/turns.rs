@@ -1,4 +1,5 @@
-//! What waits in a worker: for a place to be done in, and then for its turn.
+//! What waits in a worker: for a place to be done in, and then for its turn; and what waiting is for,
+//! which a death shows.
 //!
 //! A place is a slot or a thread. On the async face what is to be passed on, and what came from
 //! quarantine, need none; on the blocking face each of the two has one thread of its own. What has
@@ -9,9 +10,11 @@ use std::time::Instant;
 use rpc_proto::server::{Forward, Job, Part, Settlement};
 use rpc_proto::{Expiration, LONGEST_WAIT, deadline_after};
 
-use super::{Drain, Origin, Worker};
+use super::{Drain, Origin, Sent, Worker};
 use crate::ledger::Ledger;
+use crate::rule::Rule;
 use crate::setting::Setting;
+use crate::time::{Micros, SECOND, span};
 use crate::wire::Wire;
 
 /// What is to be done for a delivery.
@@ -34,6 +37,15 @@ impl Task {
             Self::Settle(_) => now,
         }
     }
+
+    /// What is left to do where it does not begin.
+    fn hand_back(self, now: Instant) -> Settlement {
+        match self {
+            Self::Forward(forward) => forward.hand_back(now),
+            Self::Run(job) => job.hand_back(now),
+            Self::Settle(settlement) => settlement,
+        }
+    }
 }
 
 /// Something that waits.
@@ -41,8 +53,26 @@ impl Task {
 pub(super) struct Waiting {
     task: Task,
     origin: Origin,
-    /// It is in hand, until then.
-    until: Option<Instant>,
+    held: Option<Held>,
+}
+
+/// That something is in hand.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// When its turn comes in any case.
+    until: Instant,
+    /// Since then it has waited as long as it has to.
+    forced: Micros,
+}
+
+impl Held {
+    fn new(until: Instant, wire: &Wire) -> Self {
+        let left = span(until.saturating_duration_since(wire.instant()));
+        Self {
+            until,
+            forced: wire.now + PATIENCE.min(left / 2),
+        }
+    }
 }
 
 /// Places that are free.
@@ -72,28 +102,25 @@ impl Worker {
         self.waiting.push_back(Waiting {
             task,
             origin,
-            until: None,
+            held: None,
         });
     }
 
     /// Does what has its place and its turn.
     pub(super) fn begin_next(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         self.turn_at = None;
-        while let Some((task, origin)) = self.next(wire.instant()) {
+        while let Some((task, origin)) = self.next(wire) {
             self.work(wire, ledger, setting, task, origin);
         }
     }
 
     /// Those that may not begin any more need neither place nor turn.
-    fn next(&mut self, now: Instant) -> Option<(Task, Origin)> {
+    fn next(&mut self, wire: &Wire) -> Option<(Task, Origin)> {
+        let now = wire.instant();
         let mut free = self.free();
         for place in 0..self.waiting.len() {
-            let Waiting {
-                task,
-                origin,
-                until,
-            } = &mut self.waiting[place];
-            let passing_on = until.is_some() && matches!(task, Task::Forward(_));
+            let Waiting { task, origin, held } = &mut self.waiting[place];
+            let passing_on = held.is_some() && matches!(task, Task::Forward(_));
             let over = self.drain == Drain::Stopped && !passing_on;
             if !over {
                 if !free.take(origin.part()) {
@@ -102,14 +129,28 @@ impl Worker {
                 if origin.turn.is_none() && matches!(task, Task::Run(_)) {
                     origin.turn = self.acceptor.work();
                 }
-                let until = *until.get_or_insert_with(|| task.until(now));
+                let held = *held.get_or_insert_with(|| Held::new(task.until(now), wire));
                 let turn = origin.turn.as_mut();
-                if let Some(again) = turn.and_then(|turn| turn.poll_begin(now, until)) {
+                if let Some(again) = turn.and_then(|turn| turn.poll_begin(now, held.until)) {
                     self.turn_at = Some(self.turn_at.map_or(again, |at| at.min(again)));
                     continue;
                 }
+                origin.forced = wire.now >= held.forced;
             }
-            let Waiting { task, origin, .. } = self.waiting.remove(place)?;
+            let Waiting {
+                mut task,
+                mut origin,
+                ..
+            } = self.waiting.remove(place)?;
+            if origin.part() == Part::Forward {
+                // What follows one that has waited long enough does not wait either.
+                let forced =
+                    |sent: &Sent| sent.origin.part() == Part::Forward && sent.origin.forced;
+                origin.forced |= self.sent.values().any(forced);
+                if over {
+                    task = Task::Settle(task.hand_back(now));
+                }
+            }
             return Some((task, origin));
         }
         None
@@ -156,17 +197,32 @@ impl Worker {
     /// back at once what is not in hand, the async one when it has its turn.
     pub(super) fn hand_back(&mut self, wire: &mut Wire, ledger: &mut Ledger, setting: &Setting) {
         let all = std::mem::take(&mut self.waiting);
-        let keeps = |one: &Waiting| !self.blocking || one.until.is_some();
+        let keeps = |one: &Waiting| !self.blocking || one.held.is_some();
         let (kept, back): (Vec<_>, Vec<_>) = all.into_iter().partition(keeps);
         self.waiting = kept.into();
         for Waiting { task, origin, .. } in back {
-            if let Task::Run(job) = task {
-                let settlement = job.hand_back(wire.instant());
-                self.settle(wire, ledger, setting, settlement, origin);
-            } else {
-                self.work(wire, ledger, setting, task, origin);
-            }
+            let settlement = task.hand_back(wire.instant());
+            self.settle(wire, ledger, setting, settlement, origin);
         }
         self.begin_next(wire, ledger, setting);
     }
+
+    /// A request kills the process. What is being passed on would lie in quarantine twice, and against
+    /// a suspect that runs it would count.
+    pub(super) fn dies(&self, ledger: &mut Ledger, killer: &Origin) {
+        let sent = self.sent.values().map(|sent| &sent.origin);
+        let running = self.running.values().map(|work| &work.origin);
+        let apart = |other: &&Origin| other.part() != Part::Work && !other.forced;
+        if let Some(other) = sent.chain(running).find(apart)
+            && !killer.forced
+        {
+            let call = ledger.find(other.correlation_id.as_ref());
+            let (part, by) = (other.part(), killer.part());
+            let detail = format!("{part:?} in hand when it was killed by {by:?}");
+            ledger.breach(Rule::Isolation, call.map(|(call, _)| call), detail);
+        }
+    }
 }
+
+/// How long a request has to wait for others at most, or half of the time that it has left.
+const PATIENCE: Micros = SECOND;

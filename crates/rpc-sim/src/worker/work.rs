@@ -243,7 +243,10 @@ impl Worker {
         }
         let ending = match work.plan {
             Planned::Wait => return Fate::Lives,
-            Planned::Kill => return Fate::Dies,
+            Planned::Kill => {
+                self.dies(ledger, &work.origin);
+                return Fate::Dies;
+            }
             Planned::Answer(call) => Ending::Answered(Ok(Response {
                 body: answer(call).into(),
                 content_type: None,
@@ -292,6 +295,7 @@ impl Worker {
                 },
                 joined: true,
                 turn: None,
+                forced: false,
             };
             self.settle(wire, ledger, setting, settlement, origin);
         }

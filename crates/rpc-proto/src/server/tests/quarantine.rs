@@ -81,6 +81,17 @@ fn without_a_quarantine_queue_a_suspect_runs_where_it_is() {
 }
 
 #[test]
+fn a_suspect_that_is_not_passed_on_goes_back() {
+    let now = epoch();
+    let server = server();
+    let passed = forward(server.accept(again(now, request())));
+    server.acceptor.drain();
+    let settled = passed.hand_back(now);
+    assert!(matches!(settled, Settlement::Settle(Verdict::Requeue(token)) if token.tag() == 7));
+    assert_eq!((server.stats().forwarded, server.stats().requeued), (0, 1));
+}
+
+#[test]
 fn a_suspect_that_comes_too_late_is_not_passed_on() {
     let now = epoch();
     let mut message = request();
