@@ -323,8 +323,10 @@ fn never_means_never() {
 
 #[test]
 fn without_transparent_attempts_only_what_may_have_run_is_repeated() {
-    let mut policy = RetryPolicy::default();
-    policy.transparent = false;
+    let policy = RetryPolicy {
+        transparent: false,
+        ..RetryPolicy::default()
+    };
     let mut call = Call::new(true, true);
     call.attempts = Attempts::new(policy, call.now + TIMEOUT, 7).idempotent(true);
     assert!(call.wait(publish(ErrorKind::Refused)).is_some());
