@@ -38,7 +38,9 @@ impl Client {
             .idempotent(plan.idempotent)
             .wait_for_ready(plan.wait_for_ready)
             .hops(plan.hops);
-        let stage = Stage::Waiting;
+        let stage = Stage::Waiting {
+            until: wire.instant(),
+        };
         let generation = self.home.generation;
         let open = OpenCall {
             attempts,
@@ -167,7 +169,7 @@ impl Client {
                 return self.end(wire, ledger, call, Err(error));
             }
             Next::RetryAt(at) => {
-                open.stage = Stage::Waiting;
+                open.stage = Stage::Waiting { until: at };
                 let at = wire.clock.micros(at);
                 wire.wake(self.home.owner, at, Wake::Retry(call));
             }
@@ -198,7 +200,11 @@ impl Client {
         let now = wire.instant();
         match open.stage {
             Stage::Running(_) => {}
-            Stage::Waiting => self.attempt(wire, ledger, setting, call),
+            Stage::Waiting { until } => {
+                if until <= now {
+                    self.attempt(wire, ledger, setting, call);
+                }
+            }
             Stage::WhenUp { until, .. } if until <= now => {
                 let error = open.attempts.give_up();
                 self.end(wire, ledger, call, Err(error));
@@ -258,7 +264,7 @@ impl Client {
                     self.held.retain(|(held, ..)| *held != id);
                     self.calls.give_up(id);
                 }
-                Stage::Waiting | Stage::WhenUp { .. } => {
+                Stage::Waiting { .. } | Stage::WhenUp { .. } => {
                     let certainty = Certainty::NotExecuted;
                     let error = CallError::GivenUp { certainty };
                     self.outcome(wire, ledger, call, Err(error));

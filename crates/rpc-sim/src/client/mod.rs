@@ -58,8 +58,8 @@ struct OpenCall {
 enum Stage {
     /// An attempt runs.
     Running(CallId),
-    /// The next attempt comes at its time.
-    Waiting,
+    /// The next attempt comes at its time. There may be alarms for earlier times, of a wait before.
+    Waiting { until: Instant },
     /// The next attempt comes with the next connection.
     WhenUp { after: Instant, until: Instant },
 }
