@@ -3,7 +3,6 @@
 //! Both change at once: a call that begins gets the reply address and the transport of one
 //! generation.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +25,7 @@ pub(crate) struct Table<T>(Arc<Mutex<State<T>>>);
 struct State<T> {
     calls: Calls<oneshot::Sender<CallResult>>,
     seat: Option<Seat<T>>,
-    /// Notices that wait for the courier, and the courier that waits for notices.
-    cancels: VecDeque<(Address, Message)>,
+    /// Who carries notices to workers, while it waits for some.
     courier: Option<Waker>,
     /// No call will begin any more.
     over: bool,
@@ -55,7 +53,6 @@ impl<T> Table<T> {
         Self(Arc::new(Mutex::new(State {
             calls: Calls::new(limits),
             seat: None,
-            cancels: VecDeque::new(),
             courier: None,
             over: false,
         })))
@@ -68,10 +65,7 @@ impl<T> Table<T> {
         let output = feed(&mut state);
         let first = state.calls.poll_ended();
         let others: Vec<_> = std::iter::from_fn(|| state.calls.poll_ended()).collect();
-        while let Some(cancel) = state.calls.poll_cancel() {
-            state.cancels.push_back(cancel);
-        }
-        let work = !state.cancels.is_empty() || state.over;
+        let work = state.calls.has_cancel() || state.over;
         let courier = if work { state.courier.take() } else { None };
         drop(state);
         for Ended { result, waiter } in first.into_iter().chain(others) {
@@ -186,7 +180,7 @@ impl<T> Table<T> {
         poll_fn(|context| {
             let mut state = self.lock();
             // Without a connection there is nobody to be told: the work ends at its deadline.
-            while let Some((to, message)) = state.cancels.pop_front() {
+            while let Some((to, message)) = state.calls.poll_cancel() {
                 if let Some(seat) = &state.seat {
                     return Poll::Ready(Some((to, message, Arc::clone(&seat.transport))));
                 }

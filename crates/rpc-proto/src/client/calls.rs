@@ -323,6 +323,12 @@ impl<W> Calls<W> {
         self.notices.poll()
     }
 
+    /// Whether [`poll_cancel`](Self::poll_cancel) has one.
+    #[must_use]
+    pub fn has_cancel(&self) -> bool {
+        !self.notices.is_empty()
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) next has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

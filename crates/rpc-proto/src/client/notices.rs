@@ -62,6 +62,10 @@ impl Notices {
         self.cancels.pop_front()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.cancels.is_empty()
+    }
+
     fn tell(&mut self, id: CallId, worker: ShortString) {
         // Nobody takes them: there is no connection. What ran there will have ended before there is.
         if self.cancels.len() == MOST {

@@ -24,7 +24,9 @@ fn a_worker_that_is_known_is_told_at_once() {
     bench.receive(started(1));
     assert!(bench.ended().is_empty());
     assert!(told(&mut bench).is_empty());
+    assert!(!bench.calls.has_cancel());
     assert!(bench.calls.cancel(call_id(1)));
+    assert!(bench.calls.has_cancel());
     assert_eq!(told(&mut bench), [(worker(), call_id(1))]);
     assert_eq!(bench.calls.stats().unmatched_replies, 0);
 }
