@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use amqp_broker::{AmqpConfig, kind_of_end};
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 use rpc_core::{ConsumerId, ErrorKind, TransportError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -209,13 +211,7 @@ impl Shared {
         self.runtime.spawn(async move {
             let limit = shared.config.timeouts.verb;
             let result = tokio::time::timeout(limit, verb).await;
-            let result = result.unwrap_or_else(|_| {
-                let timeout = error::new(ErrorKind::Timeout, operation)
-                    .with_detail("the broker has not answered in time");
-                let lost = error::new(ErrorKind::Closed, operation);
-                shared.lose(lost.with_source(timeout.clone()));
-                Err(timeout)
-            });
+            let result = result.unwrap_or_else(|_| Err(shared.silent(operation)));
             // The caller may be gone.
             let _ = sender.send(result);
         });
@@ -223,6 +219,39 @@ impl Shared {
             Ok(result) => result,
             Err(_) => Err(self.gone(operation)),
         }
+    }
+
+    /// Waits in the caller's task, which need not be one of tokio, for what only has to be written;
+    /// likewise for as long as a verb may take.
+    pub(crate) async fn in_time<O>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = O> + Unpin,
+    ) -> Result<O, TransportError> {
+        let mut over = self.over();
+        let limit = self.config.timeouts.verb;
+        let alarm = self
+            .runtime
+            .spawn(async move { tokio::time::sleep(limit).await });
+        let silence = alarm.abort_handle();
+        let over = pin!(over.wait_for(|over| *over));
+        let ended = select(over, alarm);
+        let done = match select(work, ended).await {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right((Either::Left(_), _)) => Err(self.gone(operation)),
+            Either::Right((Either::Right(_), _)) => Err(self.silent(operation)),
+        };
+        silence.abort();
+        done
+    }
+
+    /// A verb has had no answer: its connection is no longer worth waiting for.
+    fn silent(&self, operation: &'static str) -> TransportError {
+        let timeout = error::new(ErrorKind::Timeout, operation)
+            .with_detail("the broker has not answered in time");
+        let lost = error::new(ErrorKind::Closed, operation);
+        self.lose(lost.with_source(timeout.clone()));
+        timeout
     }
 
     /// The answer of a verb that failed: what the broker said, or why there is no broker any more.

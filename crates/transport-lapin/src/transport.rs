@@ -12,7 +12,6 @@ use amqp_broker::{
 use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
-use futures_util::future::{Either, select};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
@@ -216,8 +215,7 @@ impl Transport for LapinTransport {
         let ack = line
             .channel
             .basic_ack(token.tag(), BasicAckOptions::default());
-        let sent = self.hand_over(&line, ack).await;
-        self.settled(&line, "ack", sent)
+        self.hand_over(&line, "ack", ack).await
     }
 
     async fn reject(&self, token: AckToken, fate: Fate) -> Result<(), TransportError> {
@@ -230,8 +228,7 @@ impl Transport for LapinTransport {
             requeue: fate == Fate::Requeue,
         };
         let reject = line.channel.basic_reject(token.tag(), options);
-        let sent = self.hand_over(&line, reject).await;
-        self.settled(&line, "reject", sent)
+        self.hand_over(&line, "reject", reject).await
     }
 
     async fn cancel(&self, consumer: ConsumerId) -> Result<(), TransportError> {
@@ -269,32 +266,18 @@ impl LapinTransport {
     async fn hand_over(
         &self,
         line: &Line,
-        settling: impl Future<Output = lapin::Result<()>>,
-    ) -> Option<lapin::Result<()>> {
-        let mut settling = pin!(settling);
-        let first = settling.as_mut().now_or_never();
-        if first.is_some() || line.is_open() {
-            return first;
-        }
-        let mut over = self.shared.over();
-        match select(settling, pin!(over.wait_for(|over| *over))).await {
-            Either::Left((sent, _)) => Some(sent),
-            Either::Right(_) => None,
-        }
-    }
-
-    fn settled(
-        &self,
-        line: &Line,
         operation: &'static str,
-        sent: Option<lapin::Result<()>>,
+        settling: impl Future<Output = lapin::Result<()>>,
     ) -> Result<(), TransportError> {
+        let mut settling = pin!(settling);
+        let sent = match settling.as_mut().now_or_never() {
+            Some(sent) => Ok(sent),
+            None if line.is_open() => Ok(Ok(())),
+            None => self.shared.in_time(operation, settling).await,
+        };
         line.settled();
         self.shared.forget_if_done(line);
-        match sent {
-            Some(Err(error)) => Err(self.shared.failed(operation, &error)),
-            Some(Ok(())) | None => Ok(()),
-        }
+        sent?.map_err(|error| self.shared.failed(operation, &error))
     }
 }
 
