@@ -29,6 +29,14 @@ fn main() -> anyhow::Result<()> {
         println!("{n} + {n} = {sum}");
     }
 
+    // One thread is enough to have many calls open.
+    let open = (0..4u64)
+        .map(|n| client.begin::<_, u64>("add", &(n, 10)))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (n, call) in open.into_iter().enumerate() {
+        println!("{n} + 10 = {}", call.wait()?);
+    }
+
     server.drain(Duration::from_secs(5));
     transport.close()?;
     Ok(())

@@ -24,8 +24,10 @@ pub(crate) enum What {
     OursLapin,
     /// Ours on lapin, blocking
     OursLapinBlocking,
-    /// Ours on amiquip, blocking
+    /// Ours on amiquip, blocking, all open calls in one thread
     OursAmiquip,
+    /// Ours on amiquip, blocking, a thread for each open call
+    OursAmiquipThreads,
     /// Ours on amiquip, async
     OursAmiquipAsync,
     /// Ours on the in-process broker, async

@@ -1,5 +1,6 @@
-//! Ours, blocking: a thread for each open call.
+//! Ours, blocking: all open calls in one thread, or a thread for each.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -28,17 +29,46 @@ pub(crate) fn call(
 ) -> Result<()> {
     let client = Client::new(transport, client_options(cell)?)?;
     let body = Bytes::from(cell.body());
+    if cell.what == What::OursAmiquipThreads {
+        by_threads(&client, &body, share, tally)?;
+    } else {
+        in_one_thread(&client, &body, share, tally)?;
+    }
+    client.close();
+    Ok(())
+}
+
+/// The first that was asked is the first that is waited for.
+fn in_one_thread(client: &Client, body: &Bytes, share: usize, tally: &Tally) -> Result<()> {
+    let begin = || {
+        let since = Instant::now();
+        (
+            since,
+            client.begin_raw(CallOptions::default(), request(body)),
+        )
+    };
+    let mut open: VecDeque<_> = (0..share).map(|_| begin()).collect();
+    while let Some((since, call)) = open.pop_front() {
+        let reply = call.wait()?;
+        ensure!(reply.body == *body, "an answer is not what was asked");
+        tally.answered(since);
+        if tally.goes_on() {
+            open.push_back(begin());
+        }
+    }
+    Ok(())
+}
+
+fn by_threads(client: &Client, body: &Bytes, share: usize, tally: &Tally) -> Result<()> {
     thread::scope(|scope| {
         let callers: Vec<_> = (0..share)
-            .map(|_| scope.spawn(|| caller(&client, &body, tally)))
+            .map(|_| scope.spawn(|| caller(client, body, tally)))
             .collect();
         callers.into_iter().try_for_each(|caller| {
             let ended = caller.join();
             ended.map_err(|_| anyhow!("a caller panicked"))?
         })
-    })?;
-    client.close();
-    Ok(())
+    })
 }
 
 fn caller(client: &Client, body: &Bytes, tally: &Tally) -> Result<()> {

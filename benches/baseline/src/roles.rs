@@ -61,7 +61,7 @@ fn call_on_a_broker(url: &AmqpUrl, cell: &Cell, share: usize, tally: &Tally) -> 
                 Ok(transport.close().await?)
             })
         }
-        What::OursAmiquip | What::OursLapinBlocking => {
+        What::OursAmiquip | What::OursAmiquipThreads | What::OursLapinBlocking => {
             let transport = {
                 let _turn = turn();
                 ours_blocking::connect(url, cell)?
@@ -87,7 +87,7 @@ pub(crate) fn work(url: &AmqpUrl, cell: &Cell, ready: impl FnOnce()) -> Result<(
             let transport = ours::connect(url, cell).await?;
             ours::work(transport, cell, ready).await
         }),
-        What::OursAmiquip | What::OursLapinBlocking => {
+        What::OursAmiquip | What::OursAmiquipThreads | What::OursLapinBlocking => {
             ours_blocking::work(ours_blocking::connect(url, cell)?, cell, ready)
         }
         other => bail!("{other:?} has no worker of its own"),

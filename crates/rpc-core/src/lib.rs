@@ -55,6 +55,8 @@ pub mod adapt;
 pub mod blocking;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod client;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod clock;
 pub mod codec;
 mod confirm;
 #[cfg(feature = "tokio")]

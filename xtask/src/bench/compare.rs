@@ -268,8 +268,13 @@ fn cells(quick: bool) -> Vec<Cell> {
 
 const ON_A_BROKER: [&str; 5] = ["floor", "lapin", "ours-lapin", "amiquip", "ours-amiquip"];
 
-/// A third client library, and ours through an adapter, for sync beside async.
-const FURTHER: [&str; 3] = ["amqprs", "ours-lapin-blocking", "ours-amiquip-async"];
+/// A third client library, and ours through an adapter and with threads, for sync beside async.
+const FURTHER: [&str; 4] = [
+    "amqprs",
+    "ours-lapin-blocking",
+    "ours-amiquip-async",
+    "ours-amiquip-threads",
+];
 
 /// With further points between one call and many.
 const CURVES: [&str; 6] = [

@@ -326,11 +326,15 @@ fn escape(text: &str) -> String {
 
 const IN_FLIGHT: &str = "calls in flight";
 
-const ON_A_BROKER: [(&str, &str); 4] = [
+const ON_A_BROKER: [(&str, &str); 5] = [
     ("ours-lapin", "ours, lapin async"),
     ("ours-lapin-blocking", "ours, lapin blocking"),
     ("ours-amiquip-async", "ours, amiquip async"),
     ("ours-amiquip", "ours, amiquip blocking"),
+    (
+        "ours-amiquip-threads",
+        "ours, amiquip blocking, a thread a call",
+    ),
 ];
 
 const IN_PROCESS: [(&str, &str); 4] = [

@@ -175,7 +175,7 @@ const SIZE: (u32, u32) = (640, 400);
 const GREY: RGBColor = RGBColor(101, 112, 127);
 
 /// Told apart also by those who see few colours; one of ours is darker than what it stands on.
-const COLOURS: [(&str, RGBColor); 10] = [
+const COLOURS: [(&str, RGBColor); 11] = [
     ("floor", RGBColor(120, 128, 138)),
     ("lapin", RGBColor(240, 180, 60)),
     ("ours-lapin", RGBColor(200, 90, 0)),
@@ -183,6 +183,7 @@ const COLOURS: [(&str, RGBColor); 10] = [
     ("amiquip", RGBColor(110, 190, 235)),
     ("ours-amiquip", RGBColor(0, 90, 170)),
     ("ours-amiquip-async", RGBColor(20, 50, 110)),
+    ("ours-amiquip-threads", RGBColor(90, 120, 200)),
     ("amqprs", RGBColor(110, 180, 120)),
     ("lapin-task", RGBColor(215, 170, 200)),
     ("lapin-steps", RGBColor(190, 120, 170)),

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_proto::client::{Next, Request};
+use rpc_proto::client::Request;
 use rpc_proto::link::{Generation, Link, LinkState};
 use rpc_proto::wire::Reply;
 use rpc_proto::{CallError, TransportError, deadline_after};
@@ -13,11 +13,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::mailbox::Mailbox;
+use super::pending::PendingCall;
 use super::supervise::{Tenant, begin_to_close, occupy, supervise};
 use super::tenant::spawn;
 use super::{Connector, Transport, cancel};
 use crate::client::{
-    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Run, blocked,
+    CallOptions, Carrying, ClientOptions, ClientStats, Core, GIVE_UP, Receiving, Stub,
 };
 use crate::{ConsumeOptions, park};
 
@@ -149,9 +150,7 @@ impl<T: Transport> Client<T> {
         Req: Serialize + ?Sized,
         Resp: DeserializeOwned,
     {
-        let stub = &self.core().stub;
-        let request = stub.encode(method, arguments)?;
-        self.run(options, request, |reply| stub.decode(&reply))
+        self.begin_with(options, method, arguments)?.wait()
     }
 
     /// Calls with a body that is encoded already, and returns the reply as it came.
@@ -160,31 +159,68 @@ impl<T: Transport> Client<T> {
     ///
     /// As [`call_with`](Self::call_with), except that nothing is encoded or decoded.
     pub fn call_raw(&self, options: CallOptions, request: Request) -> Result<Reply, CallError> {
-        self.run(options, request, Ok)
+        self.begin_raw(options, request).wait()
     }
 
-    fn run<R>(
+    /// Begins to call `method`: sends the request, and leaves the answer to be
+    /// [waited for](PendingCall::wait), so that one thread can have many calls open.
+    ///
+    /// ```
+    /// # use rpc_core::CallError;
+    /// # use rpc_core::blocking::{Client, Transport};
+    /// /// Calls with sixteen open at a time, in this thread alone.
+    /// fn sum<T: Transport>(client: &Client<T>, numbers: &[u64]) -> Result<u64, CallError> {
+    ///     let (mut open, mut sum) = (std::collections::VecDeque::new(), 0);
+    ///     for number in numbers {
+    ///         open.push_back(client.begin::<_, u64>("fib", number)?);
+    ///         if open.len() == 16
+    ///             && let Some(first) = open.pop_front()
+    ///         {
+    ///             sum += first.wait()?;
+    ///         }
+    ///     }
+    ///     open.into_iter().try_fold(sum, |sum, call| Ok(sum + call.wait()?))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RequestUnencodable`](CallError::RequestUnencodable) at once; all others come of waiting.
+    pub fn begin<Req, Resp>(
+        &self,
+        method: &str,
+        arguments: &Req,
+    ) -> Result<PendingCall<'_, Resp, T>, CallError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        self.begin_with(CallOptions::default(), method, arguments)
+    }
+
+    /// Begins to call `method` with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    pub fn begin_with<Req, Resp>(
         &self,
         options: CallOptions,
-        request: Request,
-        decode: impl FnOnce(Reply) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
-        let mut run = Run::new(self.core(), options, request);
-        loop {
-            let outcome = attempt(&mut run);
-            match run.next(outcome) {
-                Next::Done(result) => return run.end(result, decode),
-                Next::RetryAt(at) => pause(&run, at),
-                Next::WhenUp { after, until } => {
-                    pause(&run, after);
-                    let up = park::block_on_until(pin!(run.until_up()), until);
-                    if up.is_none() {
-                        let error = run.give_up();
-                        return run.end(Err(error), decode);
-                    }
-                }
-            }
-        }
+        method: &str,
+        arguments: &Req,
+    ) -> Result<PendingCall<'_, Resp, T>, CallError>
+    where
+        Req: Serialize + ?Sized,
+        Resp: DeserializeOwned,
+    {
+        let request = self.core().stub.encode(method, arguments)?;
+        let decode = |stub: &Stub, reply: Reply| stub.decode(&reply);
+        Ok(PendingCall::begin(self.core(), options, request, decode))
+    }
+
+    /// Begins a call with a body that is encoded already.
+    pub fn begin_raw(&self, options: CallOptions, request: Request) -> PendingCall<'_, Reply, T> {
+        PendingCall::begin(self.core(), options, request, |_, reply| Ok(reply))
     }
 
     /// Calls that are open, with those that wait for their next attempt.
@@ -263,34 +299,6 @@ impl<T: Transport> Drop for Shared<T> {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Makes the next attempt.
-fn attempt<T: Transport>(run: &mut Run<'_, T>) -> Result<Reply, CallError> {
-    let (mut call, message, transport) = run.attempt()?;
-    let deadline = run.deadline();
-    if run.refuses(transport.is_blocked()) {
-        call.published(Err(blocked()));
-    } else {
-        call.published(transport.publish(run.service(), message, deadline));
-    }
-    let answered = park::block_on_until(pin!(run.unless_given_up(&mut call)), deadline);
-    match answered {
-        Some(Some(result)) => result,
-        Some(None) => {
-            call.give_up();
-            park::block_on(call)
-        }
-        None => {
-            call.expire(deadline);
-            park::block_on(call)
-        }
-    }
-}
-
-/// Waits in this thread until then, or until there is no use in it.
-fn pause<T>(run: &Run<'_, T>, until: Instant) {
-    park::block_on_until(pin!(run.until_useless()), until);
 }
 
 /// Carries notices to workers that nobody awaits their replies any more.

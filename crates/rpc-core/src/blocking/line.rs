@@ -1,4 +1,8 @@
 //! What waits for a thread: first in, first out, and closed once.
+//!
+//! To wake a thread costs more than a quick handler takes. So no more than one is on its way at a
+//! time: it wakes the next one if there is more to do when it is there, and by then another may have
+//! done it.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +19,10 @@ pub(super) struct Line<I> {
 struct State<I> {
     items: VecDeque<I>,
     closed: bool,
+    /// Threads that wait.
+    idle: usize,
+    /// Whether one of them has been woken, and is not there yet.
+    waking: bool,
 }
 
 impl<I> Line<I> {
@@ -22,6 +30,8 @@ impl<I> Line<I> {
         let state = State {
             items: VecDeque::new(),
             closed: false,
+            idle: 0,
+            waking: false,
         };
         Self {
             state: Mutex::new(state),
@@ -36,17 +46,34 @@ impl<I> Line<I> {
             return Err(item);
         }
         state.items.push_back(item);
-        drop(state);
-        self.changed.notify_one();
+        self.wake_next(state);
         Ok(())
     }
 
     /// Waits for the next item; none when the line is closed and empty.
     pub(super) fn pop(&self) -> Option<I> {
-        let waits = |state: &mut State<I>| state.items.is_empty() && !state.closed;
-        let state = self.changed.wait_while(self.lock(), waits);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        state.items.pop_front()
+        let mut state = self.lock();
+        while state.items.is_empty() && !state.closed {
+            state.idle += 1;
+            let woken = self.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+            // Also when nobody meant to wake it: then one more may be on its way, which does no harm.
+            state.waking = false;
+        }
+        let item = state.items.pop_front();
+        self.wake_next(state);
+        item
+    }
+
+    /// Wakes a thread for the next item, if it takes one.
+    fn wake_next(&self, mut state: MutexGuard<'_, State<I>>) {
+        if state.items.is_empty() || state.waking || state.idle == 0 {
+            return;
+        }
+        state.waking = true;
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// The next item, if there is one now.

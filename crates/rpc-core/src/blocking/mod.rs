@@ -5,6 +5,7 @@ mod connector;
 mod house;
 mod line;
 mod mailbox;
+mod pending;
 mod progress;
 mod server;
 mod settle;
@@ -21,6 +22,7 @@ use rpc_proto::ConsumerId;
 
 pub use self::client::Client;
 pub use self::connector::{ConnectWith, Connector, Erased};
+pub use self::pending::PendingCall;
 pub use self::server::Server;
 pub use self::transport::{Consumer, Transport};
 

@@ -23,6 +23,8 @@ pub use self::call_options::CallOptions;
 pub(crate) use self::core::{Carrying, Core, Receiving, ended};
 #[cfg(feature = "tokio")]
 pub use self::driver::Client;
+#[cfg(feature = "blocking")]
+pub(crate) use self::open_call::OpenCall;
 pub use self::options::{ClientOptions, WhenBlocked};
 pub(crate) use self::run::{Run, blocked};
 pub use self::stats::{CallStats, ClientStats};

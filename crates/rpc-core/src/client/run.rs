@@ -10,11 +10,14 @@ use rpc_proto::{
     Address, CallError, CallId, Cancellation, Certainty, ErrorKind, Message, TransportError,
 };
 
+#[cfg(feature = "blocking")]
+use super::Stub;
 use super::open_call::{OpenCall, new_id};
 use super::stats::End;
 use super::table::CallResult;
 use super::{CallOptions, Core};
 use crate::CallEvent;
+use crate::clock::unix_ms;
 use crate::race::{First, race};
 
 /// A call that has begun.
@@ -155,6 +158,11 @@ impl<'a, T> Run<'a, T> {
         result
     }
 
+    #[cfg(feature = "blocking")]
+    pub(crate) const fn stub(&self) -> &'a Stub {
+        &self.core.stub
+    }
+
     pub(crate) const fn service(&self) -> &Address {
         &self.core.stub.options.service
     }
@@ -209,10 +217,4 @@ impl<T> Drop for Run<'_, T> {
 /// The failure of a publish that was not tried, because the broker blocks publishers.
 pub(crate) fn blocked() -> TransportError {
     TransportError::new(ErrorKind::Blocked, "rpc", "publish")
-}
-
-fn unix_ms() -> Option<u64> {
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
 }
