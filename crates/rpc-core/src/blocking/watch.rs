@@ -110,11 +110,12 @@ impl<T> Watch<T> {
         })
     }
 
-    /// There was no thread to replace the one in this seat.
-    pub(super) fn keep(&self, seat: &Seat) {
-        if let Some(given_up) = self.lock().overtaken.get_mut(&seat.0) {
-            *given_up = None;
-        }
+    /// There was no thread to replace the one in this seat. Returns whether it still sits there, to go
+    /// on when it rises: otherwise it has ended, and there is one thread less.
+    pub(super) fn keep(&self, seat: &Seat) -> bool {
+        let mut state = self.lock();
+        let given_up = state.overtaken.get_mut(&seat.0);
+        given_up.map(|given_up| *given_up = None).is_some()
     }
 
     /// Waits until something is due; none when the watch is closed.

@@ -1,8 +1,9 @@
-//! What the threads of a blocking server do: workers, a settler, and a watch.
+//! What the threads of a blocking server do: workers, a settler, a watch, and one for what does not run.
 //!
 //! ```text
 //!  receiver: accept ──▶ worker 1 … n: run, publish the reply ──▶ settler: confirm, acknowledge
-//!                              ╰──── watch: notice, cancel, replace ────╯
+//!                │             ╰──── watch: notice, cancel, replace ────╯       │
+//!                ╰──▶ turnstile: answer what is not run ────────────────────────╯
 //! ```
 //!
 //! The receiver reads ahead while all workers are busy, so that it is known how long a request has
@@ -26,9 +27,10 @@ use super::Transport;
 use super::line::Line;
 use super::progress::Progress;
 use super::watch::{Seat, Task as Watched, Watch};
+use crate::clock::unix_ms;
 use crate::server::{
     CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Settler, Settles, await_turn,
-    catch_unwind, life, race, unix_ms,
+    catch_unwind, life, race,
 };
 use crate::{Observer, Service, Work, park};
 
@@ -44,6 +46,9 @@ pub(super) struct Worker<T, S> {
     /// waiting for these, so each has a thread of its own.
     forwards: Line<(Task, Origin<T>)>,
     suspects: Line<(Task, Origin<T>)>,
+    /// What is answered without being run, or in the place of a thread that does not come back. It need
+    /// not wait for a worker.
+    answers: Line<(Task, Origin<T>)>,
     watch: Watch<T>,
     observer: Option<Arc<dyn Observer>>,
     runtime: Runtime,
@@ -55,6 +60,8 @@ pub(super) enum Task {
     Forward(Box<Forward>),
     Run(Job),
     Settle(Settlement),
+    /// Its handler is given up.
+    TimedOut(Running),
 }
 
 /// Whether a thread goes on.
@@ -81,6 +88,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             accepted: Line::new(),
             forwards: Line::new(),
             suspects: Line::new(),
+            answers: Line::new(),
             watch: Watch::new(),
             observer,
             runtime,
@@ -91,6 +99,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn start(self: &Arc<Self>, concurrency: usize) -> Result<(), TransportError> {
         self.spawn("rpc-settler", |worker| worker.settle_all())?;
         self.spawn("rpc-watch", |worker| worker.watch_all())?;
+        self.spawn("rpc-turnstile", |worker| worker.answer_all())?;
         if self.acceptor.isolates() {
             self.spawn("rpc-forwarder", |worker| worker.serve(Part::Forward))?;
             self.spawn("rpc-suspect", |worker| worker.serve(Part::Suspect))?;
@@ -123,16 +132,20 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.settler.at_work.begin();
         let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
-        let accepted = intake.accept(delivery, Instant::now(), unix_ms());
+        let accepted = intake.accept(delivery, Instant::now(), unix_ms().unwrap_or(0));
         origin.turn = self.acceptor.arrive(&accepted);
-        let line = self.line(origin.part());
-        let task = match accepted {
-            Accepted::Forward(forward) => Task::Forward(forward),
-            Accepted::Job(job) => Task::Run(job),
-            Accepted::Settlement(settlement) => Task::Settle(settlement),
+        let part = self.line(origin.part());
+        let (line, task) = match accepted {
+            Accepted::Forward(forward) => (part, Task::Forward(forward)),
+            Accepted::Job(job) => (part, Task::Run(job)),
+            Accepted::Settlement(settlement) => (&self.answers, Task::Settle(settlement)),
             // Settled together with the one that runs.
             Accepted::Joined => return,
         };
+        self.push(line, task, origin);
+    }
+
+    fn push(self: &Arc<Self>, line: &Line<(Task, Origin<T>)>, task: Task, origin: Origin<T>) {
         if let Err((task, origin)) = line.push((task, origin)) {
             // Nothing begins any more.
             self.put_back(task, origin);
@@ -149,8 +162,13 @@ impl<T: Transport, S: Service> Worker<T, S> {
         }
     }
 
-    const fn lines(&self) -> [&Line<(Task, Origin<T>)>; 3] {
-        [&self.accepted, &self.forwards, &self.suspects]
+    const fn lines(&self) -> [&Line<(Task, Origin<T>)>; 4] {
+        [
+            &self.accepted,
+            &self.forwards,
+            &self.suspects,
+            &self.answers,
+        ]
     }
 
     const fn line(&self, part: Part) -> &Line<(Task, Origin<T>)> {
@@ -169,8 +187,16 @@ impl<T: Transport, S: Service> Worker<T, S> {
             Task::Forward(forward) => forward.hand_back(now),
             Task::Run(job) => job.hand_back(now),
             Task::Settle(settlement) => settlement,
+            Task::TimedOut(running) => return self.finish(running, Ending::TimedOut, origin),
         };
         self.settle(settlement, origin);
+    }
+
+    /// Answers what is not run, until there is no more.
+    fn answer_all(self: &Arc<Self>) {
+        while let Some((task, origin)) = self.answers.pop() {
+            self.put_back(task, origin);
+        }
     }
 
     /// Lets nothing further begin, and hands back what has not. Then waits for what has, until then.
@@ -200,7 +226,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
                     await_turn(&mut origin.turn, until);
                 }
                 Task::Run(job) => await_turn(origin.turn(&self.acceptor), job.deadline()),
-                Task::Settle(_) => {}
+                Task::Settle(_) | Task::TimedOut(_) => {}
             }
             if self.work(task, origin) == Place::Taken {
                 return;
@@ -211,8 +237,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
     fn work(self: &Arc<Self>, task: Task, origin: Origin<T>) -> Place {
         match task {
             Task::Run(job) => return self.begin(job, origin),
-            Task::Settle(settlement) => self.settle(settlement, origin),
             Task::Forward(forward) => self.forward(*forward, origin),
+            other => self.put_back(other, origin),
         }
         Place::Mine
     }
@@ -303,10 +329,11 @@ impl<T: Transport, S: Service> Worker<T, S> {
         if let Some(seat) = replace
             && let Err(error) = self.spawn("rpc-worker", move |worker| worker.serve(part))
         {
-            tracing::error!(%error, "no thread for the place of a stuck handler");
-            self.watch.keep(&seat);
+            let kept = self.watch.keep(&seat);
+            tracing::error!(%error, kept, "no thread for the place of a stuck handler");
         }
-        self.finish(running, Ending::TimedOut, origin);
+        // Others are due here too, and to answer may take its time.
+        self.push(&self.answers, Task::TimedOut(running), origin);
     }
 }
 

@@ -139,7 +139,8 @@ pub struct Forward {
 
 impl Forward {
     /// Hands the request back without having passed it on, for another worker to do so: what waits for
-    /// its turn when its server stops must not leave beside handlers that still run.
+    /// its turn when its server stops, or its connection ends, must not leave beside handlers that still
+    /// run.
     pub fn hand_back(self, now: Instant) -> Settlement {
         let AfterForward(job) = self.then;
         job.hand_back(now)

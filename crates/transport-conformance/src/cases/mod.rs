@@ -185,6 +185,7 @@ macro_rules! __with_cases {
                 }
                 workers {
                     two_workers_share,
+                    what_is_not_run_waits_for_no_handler,
                     a_worker_that_dies_loses_no_request,
                     a_drain_finishes_what_began_and_hands_back_the_rest,
                     a_drain_ends_at_its_limit,

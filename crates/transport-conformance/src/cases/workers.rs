@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rpc_core::{CallOptions, Router};
+use rpc_core::{CallOptions, Reason, Router};
 
 use crate::backend::Backend;
-use crate::steps::{Gate, SOON, gated, one_at_a_time, options, request};
+use crate::steps::{Gate, SOON, gated, one_at_a_time, options, policy, request};
 
 pub(super) fn two_workers_share(backend: &dyn Backend) {
     let gate = Gate::default();
@@ -30,6 +30,23 @@ pub(super) fn two_workers_share(backend: &dyn Backend) {
     for (body, mut call) in calls {
         assert_eq!(call.end().expect("it is answered"), body);
     }
+}
+
+pub(super) fn what_is_not_run_waits_for_no_handler(backend: &dyn Backend) {
+    let gate = Gate::default();
+    let _open = gate.opened_at_the_end();
+    let (one, queue) = backend.with_queue();
+    let limits = policy(&queue, |policy| policy.max_request = 10);
+    let _server = one.run(gated(&gate), one_at_a_time(&queue, 5).with_policy(limits));
+    let connection = backend.dial();
+    let client = connection.calls(&queue);
+    let mut busy = client.begin(CallOptions::default(), request("wait", "hello"));
+    gate.expect(1);
+    let mut large = client.begin(CallOptions::default(), request("wait", &"x".repeat(11)));
+    let error = large.end().expect_err("it is over the limit");
+    assert_eq!(error.reason(), Reason::MessageTooLarge, "{error:?}");
+    gate.open();
+    assert_eq!(busy.end().expect("it is answered"), "hello");
 }
 
 pub(super) fn a_worker_that_dies_loses_no_request(backend: &dyn Backend) {
