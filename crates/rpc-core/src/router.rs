@@ -176,7 +176,7 @@ impl Router {
         handler: impl Fn(Req) -> Fut + Send + Sync + 'static,
     ) -> Self
     where
-        Req: DeserializeOwned,
+        Req: DeserializeOwned + Send + 'static,
         Resp: Serialize,
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
@@ -197,16 +197,19 @@ impl Router {
         handler: impl Fn(Context, Req) -> Fut + Send + Sync + 'static,
     ) -> Self
     where
-        Req: DeserializeOwned,
+        Req: DeserializeOwned + Send + 'static,
         Resp: Serialize,
         Fut: Future<Output = Result<Resp, Status>> + Send + 'static,
     {
+        let handler = Arc::new(handler);
         self.add(method, move |codec, request| {
             match decode(method, &*codec, &request) {
                 Ok(arguments) => {
-                    let result = handler(Context::of(&request), arguments);
+                    let (context, handler) = (Context::of(&request), Arc::clone(&handler));
+                    // Not even called before its time: what is never polled has not begun.
                     Work::Async(Box::pin(async move {
-                        encode(&*codec, &result.await.map_err(Status::of_handler)?)
+                        let result = handler(context, arguments).await;
+                        encode(&*codec, &result.map_err(Status::of_handler)?)
                     }))
                 }
                 Err(status) => Work::Ready(Err(status)),

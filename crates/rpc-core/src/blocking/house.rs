@@ -1,19 +1,19 @@
 //! The blocking server on each of its transports: queues, consumers, and what comes by them.
 
 use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use futures_channel::oneshot;
 use rpc_proto::link::Generation;
 use rpc_proto::server::{Lane, Trial};
-use rpc_proto::{ErrorKind, TransportError, deadline_after};
+use rpc_proto::{ConsumerId, TransportError, deadline_after};
 
 use super::supervise::Tenant;
 use super::worker::Worker;
 use super::{Consumer, Transport, cancel};
-use crate::server::{CANCEL_LIMIT, Post};
-use crate::{ConsumeOptions, Inbox, QueueKind, QueueSpec, Service};
+use crate::server::{CANCEL_LIMIT, Post, closed_here, or_without};
+use crate::{ConsumeOptions, Inbox, QueueSpec, Service};
 
 /// A server, as what lives on one transport after the other.
 pub(super) struct House<T, S> {
@@ -46,14 +46,10 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         // Last, so that all is there when the first request comes.
         let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
         let work = transport.consume(options)?;
-        let consumers = [Some(&work), quarantine.as_ref()];
         let (post, given_up) = Post::new(
             transport,
-            consumers
-                .into_iter()
-                .flatten()
-                .map(|consumer| consumer.id())
-                .collect(),
+            work.id(),
+            quarantine.as_ref().map(|quarantine| quarantine.id()),
             control.as_ref().map(|control| control.queue().clone()),
         );
         Ok(Stay {
@@ -83,11 +79,13 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
             control,
         } = stay;
         let aside = control.as_ref().map(|control| control.id());
-        // Why the consumer of the quarantine queue has ended, if it was the first to.
-        let first: Arc<Mutex<Option<TransportError>>> = Arc::default();
-        let aside_ended = match self.spawn_aside(&post, (quarantine, control), (&first, work.id()))
+        if let Some(control) = control
+            && let Err(error) = self.listen(control)
         {
-            Ok(ended) => ended,
+            return Some(error);
+        }
+        let quarantined = match self.receive_suspects(quarantine, &post, work.id()) {
+            Ok(quarantined) => quarantined,
             Err(error) => return Some(error),
         };
         let ended = receive(work, Lane::Work, &self.worker, &post);
@@ -96,7 +94,7 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
             // come here again, and be counted each time.
             let now = Instant::now();
             let soon = until.min(deadline_after(now, CANCEL_LIMIT));
-            let _ = aside_ended.recv_timeout(soon.saturating_duration_since(now));
+            let _ = quarantined.recv_timeout(soon.saturating_duration_since(now));
             // What has begun still needs the transport.
             self.worker.wind_up(until);
         }
@@ -108,9 +106,9 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         if progress.stopping().is_some() {
             return None;
         }
-        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let given_up = given_up.try_recv().ok().flatten();
-        match given_up.or(first).map_or(ended, Err) {
+        let first = given_up.try_recv().ok().flatten();
+        let first = first.or_else(|| quarantined.try_recv().ok());
+        match first.map_or(ended, Err) {
             Err(cause) => Some(cause),
             Ok(()) if self.supervised => Some(closed_here()),
             Ok(()) => {
@@ -129,35 +127,34 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
     }
 }
 
-type Aside = (Option<Box<dyn Consumer>>, Option<Box<dyn Consumer>>);
-
 impl<T: Transport, S: Service> House<T, S> {
-    /// Threads for the consumers besides that of the work queue. They end with their consumers; what is
-    /// returned is disconnected when that of the quarantine queue has ended, or where there is none.
-    fn spawn_aside(
+    /// Starts a thread for cancellations. It ends with its consumer.
+    fn listen(&self, mut control: Box<dyn Consumer>) -> Result<(), TransportError> {
+        self.worker.spawn("rpc-control", move |worker| {
+            // An error ends the other consumers too, and they tell.
+            while let Ok(Some(delivery)) = control.recv() {
+                worker.acceptor.handle_cancel(&delivery.message);
+            }
+        })
+    }
+
+    /// Starts a thread for the quarantine queue, if there is one. What is returned tells why its consumer
+    /// has failed, if it was the first to, and is disconnected when it has ended.
+    fn receive_suspects(
         &self,
+        quarantine: Option<Box<dyn Consumer>>,
         post: &Arc<Post<T>>,
-        (quarantine, control): Aside,
-        (first, work): (&Arc<Mutex<Option<TransportError>>>, rpc_proto::ConsumerId),
-    ) -> Result<mpsc::Receiver<()>, TransportError> {
+        work: ConsumerId,
+    ) -> Result<mpsc::Receiver<TransportError>, TransportError> {
         let (ends, ended) = mpsc::channel();
-        if let Some(mut control) = control {
-            self.worker.spawn("rpc-control", move |worker| {
-                // An error ends the other consumers too, and they tell.
-                while let Ok(Some(delivery)) = control.recv() {
-                    worker.acceptor.handle_cancel(&delivery.message);
-                }
-            })?;
-        }
         if let Some(quarantine) = quarantine {
-            let (post, first) = (Arc::clone(post), Arc::clone(first));
+            let post = Arc::clone(post);
             self.worker.spawn("rpc-quarantine", move |worker| {
                 if let Err(cause) = receive(quarantine, Lane::Quarantine, worker, &post) {
-                    *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+                    let _ = ends.send(cause);
                     // The other one need not have noticed: a queue that is deleted ends one consumer.
                     drop(cancel(&post.transport, work));
                 }
-                drop(ends);
             })?;
         }
         Ok(ended)
@@ -189,16 +186,7 @@ impl<T: Transport, S: Service> House<T, S> {
             // One at a time: when the process ends, there is one suspect.
             transport.consume(ConsumeOptions::queue(queue.name.clone(), NonZeroU16::MIN))
         });
-        match opened {
-            Ok(consumer) => Ok(Some(consumer)),
-            Err(error)
-                if queue.kind == QueueKind::Passive && error.kind() == ErrorKind::NotFound =>
-            {
-                tracing::warn!(%error, "there is no quarantine queue: suspects run among the others");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        or_without(queue, opened)
     }
 
     /// Not every server may have an inbox, and without one it only cannot be told to stop.
@@ -225,9 +213,4 @@ fn receive<T: Transport, S: Service>(
         worker.take(&intake, delivery, post);
     }
     Ok(())
-}
-
-fn closed_here() -> TransportError {
-    TransportError::new(ErrorKind::Closed, "rpc", "serve")
-        .with_detail("the transport was closed on this side")
 }

@@ -64,7 +64,6 @@ impl<T: Transport, S: Service> Plan<T, S> {
             options.observer.0.clone(),
         );
         let worker = Arc::new(worker);
-        worker.spawn(Arc::clone(&worker).settle_all());
         let house = House {
             worker,
             queue: options.queue,
@@ -83,8 +82,12 @@ impl<T: Transport, S: Service> Plan<T, S> {
     }
 
     fn live(self, cell: Arc<LinkCell>, life: JoinHandle<()>) -> Server<T, S> {
+        let worker = Arc::clone(&self.house.worker);
+        // Not before there is a server to end it: a task that holds what it lives in ends by itself
+        // never.
+        worker.spawn(Arc::clone(&worker).settle_all());
         Server {
-            worker: Arc::clone(&self.house.worker),
+            worker,
             cell,
             stage: self.stage,
             ended: self.ended,

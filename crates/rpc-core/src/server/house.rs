@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use super::worker::Worker;
-use super::{First, Post, race};
+use super::{First, Post, closed_here, or_without, race};
 use crate::link::Tenant;
-use crate::{ConsumeOptions, Consumer, Inbox, QueueKind, QueueSpec, Service, Transport};
+use crate::{ConsumeOptions, Consumer, Inbox, QueueSpec, Service, Transport};
 
 /// A server, as what lives on one transport after the other.
 pub(super) struct House<T, S> {
@@ -62,14 +62,10 @@ impl<T: Transport, S: Service> Tenant<T> for House<T, S> {
         // Last, so that all is there when the first request comes.
         let options = ConsumeOptions::queue(self.queue.name.clone(), self.prefetch);
         let work = transport.consume(options).await?;
-        let consumers = [Some(&work), quarantine.as_ref()];
         let (post, given_up) = Post::new(
             transport,
-            consumers
-                .into_iter()
-                .flatten()
-                .map(|consumer| consumer.id())
-                .collect(),
+            work.id(),
+            quarantine.as_ref().map(|quarantine| quarantine.id()),
             control.as_ref().map(|control| control.queue().clone()),
         );
         Ok(Stay {
@@ -179,16 +175,7 @@ impl<T: Transport, S: Service> House<T, S> {
             let options = ConsumeOptions::queue(queue.name.clone(), NonZeroU16::MIN);
             transport.consume(options).await
         };
-        match opened.await {
-            Ok(consumer) => Ok(Some(consumer)),
-            Err(error)
-                if queue.kind == QueueKind::Passive && error.kind() == ErrorKind::NotFound =>
-            {
-                tracing::warn!(%error, "there is no quarantine queue: suspects run among the others");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        or_without(queue, opened.await)
     }
 
     /// Not every server may have an inbox, and without one it only cannot be told to stop.
@@ -233,9 +220,4 @@ async fn listen<T: Transport, S: Service>(
 fn stopped() -> TransportError {
     TransportError::new(ErrorKind::Closed, "rpc", "serve")
         .with_detail("the receiving task was stopped")
-}
-
-fn closed_here() -> TransportError {
-    TransportError::new(ErrorKind::Closed, "rpc", "serve")
-        .with_detail("the transport was closed on this side")
 }

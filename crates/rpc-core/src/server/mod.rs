@@ -2,7 +2,6 @@
 //! the same on both faces lives in the modules below, once.
 
 mod at_work;
-mod clock;
 #[cfg(feature = "tokio")]
 mod driver;
 #[cfg(feature = "tokio")]
@@ -24,12 +23,11 @@ use std::time::Duration;
 use rpc_proto::Message;
 
 pub(crate) use self::at_work::AtWork;
-pub(crate) use self::clock::unix_ms;
 #[cfg(feature = "tokio")]
 pub use self::driver::Server;
 pub use self::options::{DrainReport, ServerOptions};
 pub(crate) use self::panic::{CatchUnwind, Panicked, catch_unwind};
-pub(crate) use self::posts::{Post, Posts};
+pub(crate) use self::posts::{Post, Posts, closed_here, or_without};
 pub(crate) use self::settling::{Act, Settler, Settles, Then};
 pub(crate) use self::told::Origin;
 #[cfg(feature = "blocking")]

@@ -1,10 +1,13 @@
 //! The transports that a server lives on, and which of them settles what.
 
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
-use rpc_proto::{ConsumerId, ErrorKind, ShortString, TransportError};
+use rpc_proto::{Cancellation, ConsumerId, ErrorKind, ShortString, TransportError};
+
+use crate::{QueueKind, QueueSpec};
 
 /// One transport in the life of a server, with the consumers of requests it has there.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub(crate) struct Post<T> {
     pub(crate) consumers: Vec<ConsumerId>,
     /// The inbox for cancellations, where there is one.
     pub(crate) control: Option<ShortString>,
+    /// Cancelled when it has ended.
+    pub(crate) ended: Cancellation,
     given_up: AtomicBool,
     /// Who is told when it is given up.
     tell: Mutex<Option<oneshot::Sender<TransportError>>>,
@@ -23,14 +28,16 @@ impl<T> Post<T> {
     /// ended.
     pub(crate) fn new(
         transport: &Arc<T>,
-        consumers: Vec<ConsumerId>,
+        work: ConsumerId,
+        quarantine: Option<ConsumerId>,
         control: Option<ShortString>,
     ) -> (Arc<Self>, oneshot::Receiver<TransportError>) {
         let (tell, given_up) = oneshot::channel();
         let post = Self {
             transport: Arc::clone(transport),
-            consumers,
+            consumers: iter::once(work).chain(quarantine).collect(),
             control,
+            ended: Cancellation::new(),
             given_up: AtomicBool::new(false),
             tell: Mutex::new(Some(tell)),
         };
@@ -91,7 +98,9 @@ impl<T> Posts<T> {
 
     /// Whatever was up is no more.
     pub(crate) fn clear(&self) -> Vec<Arc<Post<T>>> {
-        std::mem::take(&mut *self.lock())
+        let posts = std::mem::take(&mut *self.lock());
+        posts.iter().for_each(|post| post.ended.cancel());
+        posts
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Post<T>>> {
@@ -120,4 +129,25 @@ impl<T> Posts<T> {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Post<T>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The consumer of the quarantine queue; none where an operator was to declare that and has not.
+pub(crate) fn or_without<C>(
+    queue: &QueueSpec,
+    opened: Result<C, TransportError>,
+) -> Result<Option<C>, TransportError> {
+    match opened {
+        Ok(consumer) => Ok(Some(consumer)),
+        Err(error) if queue.kind == QueueKind::Passive && error.kind() == ErrorKind::NotFound => {
+            tracing::warn!(%error, "there is no quarantine queue: suspects run among the others");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a server leaves a transport whose consumers were cancelled, and not by it.
+pub(crate) fn closed_here() -> TransportError {
+    TransportError::new(ErrorKind::Closed, "rpc", "serve")
+        .with_detail("the transport was closed on this side")
 }

@@ -16,8 +16,9 @@ use tokio::time::timeout_at;
 
 use super::{
     CatchUnwind, First, NOTICE_LIMIT, Origin, Panicked, Post, Settler, Settles, catch_unwind,
-    is_turn, life, race, turn_comes, unix_ms,
+    is_turn, life, race, turn_comes,
 };
+use crate::clock::unix_ms;
 use crate::{Answer, Observer, Service, Transport, Work};
 
 /// What the tasks of one server share.
@@ -59,7 +60,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     pub(super) fn take(self: &Arc<Self>, intake: &Intake, delivery: Delivery, post: &Arc<Post<T>>) {
         self.settler.at_work.begin();
         let mut origin = Origin::new(post, &delivery, self.observer.as_ref());
-        let accepted = intake.accept(delivery, Instant::now(), unix_ms());
+        let accepted = intake.accept(delivery, Instant::now(), unix_ms().unwrap_or(0));
         origin.turn = self.acceptor.arrive(&accepted);
         match accepted {
             Accepted::Job(job) => self.start(job, origin),
@@ -68,8 +69,12 @@ impl<T: Transport, S: Service> Worker<T, S> {
                 let worker = Arc::clone(self);
                 self.spawn(async move {
                     let until = deadline_after(Instant::now(), life(&forward.message));
-                    turn_comes(&mut origin.turn, until).await;
-                    worker.forward(*forward, origin);
+                    turn_comes(&mut origin.turn, until, &origin.post.ended).await;
+                    if origin.post.ended.is_cancelled() {
+                        worker.settle(forward.hand_back(Instant::now()), origin);
+                    } else {
+                        worker.forward(*forward, origin);
+                    }
                 });
             }
             // Settled together with the one that runs.
@@ -112,7 +117,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
     }
 
     async fn wait_for_turn(self: &Arc<Self>, job: Job, slot: Slot, mut origin: Origin<T>) {
-        turn_comes(&mut origin.turn, job.deadline()).await;
+        turn_comes(&mut origin.turn, job.deadline(), &origin.post.ended).await;
         self.begin(job, slot, origin);
     }
 
@@ -175,6 +180,8 @@ impl<T: Transport, S: Service> Worker<T, S> {
         let post = &origin.post;
         let ending = match work {
             Work::Ready(answer) => Ending::Answered(answer),
+            // Its time was over before it was looked at for the first time: so it never began.
+            Work::Async(_) if running.deadline() <= Instant::now() => Ending::Expired,
             Work::Async(work) => {
                 let cancelled = running.cancellation().cancelled();
                 let work = pin!(race(CatchUnwind::new(work), cancelled));
@@ -232,12 +239,12 @@ impl<T: Transport, S: Service> Worker<T, S> {
         slot: &mut Slot,
         post: &Arc<Post<T>>,
     ) -> Ending {
-        let turn = Arc::new(Turn::default());
-        let begins = Arc::clone(&turn);
+        let start = Arc::new(Start::default());
+        let begins = Arc::clone(&start);
         let cancellation = running.cancellation().clone();
         let run = move || {
             // A thread that comes free in the moment after the deadline comes too late.
-            if cancellation.is_cancelled() || !begins.take(Turn::BEGUN) {
+            if cancellation.is_cancelled() || !begins.take(Start::BEGUN) {
                 return Ending::Expired;
             }
             catch_unwind(work).map_or(Ending::Panicked, Ending::Answered)
@@ -248,7 +255,7 @@ impl<T: Transport, S: Service> Worker<T, S> {
             // Panics are caught inside; the error is a runtime that shuts down, and this task with
             // it. Nobody knows whether the work began: unsettled, the request is delivered again.
             Some(Err(_)) => pending().await,
-            None if turn.take(Turn::GIVEN_UP) => Ending::Expired,
+            None if start.take(Start::GIVEN_UP) => Ending::Expired,
             None => {
                 let given_up = self.acceptor.give_up();
                 let slot = slot.take().filter(|_| given_up.is_none());
@@ -284,9 +291,9 @@ fn notify<T: Transport>(to: Address, message: Message, now: Instant, post: &Arc<
 
 /// Whether offloaded work has begun, or was given up before: only one of them can be.
 #[derive(Debug, Default)]
-struct Turn(AtomicU8);
+struct Start(AtomicU8);
 
-impl Turn {
+impl Start {
     const BEGUN: u8 = 1;
     const GIVEN_UP: u8 = 2;
 
