@@ -43,7 +43,7 @@ impl Budget {
         }
     }
 
-    /// An attempt has failed, and may have been executed.
+    /// An attempt has failed in a way that costs a token.
     pub fn handle_failure(&self) {
         if !is(Mutant::BudgetNeverCharged) {
             self.change(|tokens| tokens.saturating_sub(TOKEN));
