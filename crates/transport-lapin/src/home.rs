@@ -18,6 +18,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::connect::{Link, connect_error};
 use crate::error;
+use crate::outlet::Outlet;
 use crate::publisher;
 use crate::shared::Shared;
 
@@ -143,8 +144,9 @@ async fn connect(config: AmqpConfig) -> Result<Arc<Shared>, TransportError> {
     watch_over(&shared);
     match timeout_at(deadline.into(), publish_channel(&shared)).await {
         Ok(Ok(channel)) => {
-            let intake = Arc::default();
-            let task = publisher::run(Arc::clone(&shared), channel, receiver, intake);
+            let outlet = Arc::new(Outlet::new(channel, shared.config.confirms));
+            shared.set_outlet(Arc::clone(&outlet));
+            let task = publisher::run(Arc::clone(&shared), outlet, receiver, Arc::default());
             shared.add_publisher(tokio::spawn(task));
             Ok(shared)
         }

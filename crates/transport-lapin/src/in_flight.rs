@@ -77,10 +77,10 @@ impl<O, T> InFlight<O, T> {
 
     /// Takes a future in. The next [`InFlight::drain`] polls it for the first time, in the order
     /// of insertion.
-    pub(crate) fn insert(&mut self, future: impl Future<Output = O> + Send + 'static, with: T) {
+    pub(crate) fn insert(&mut self, future: Under<O>, with: T) {
         let index = self.free.pop().unwrap_or_else(|| self.grow());
         let slot = &mut self.slots[index];
-        slot.occupant = Some((Box::pin(future), with));
+        slot.occupant = Some((future, with));
         slot.mark.wake_by_ref();
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let mut senders = Vec::new();
         for number in 0..100 {
             let (sender, receiver) = oneshot::channel::<()>();
-            set.insert(receiver, number);
+            set.insert(Box::pin(receiver), number);
             senders.push(sender);
         }
         set.drain(&context, |_, _| panic!("nothing is ready"));
@@ -178,14 +178,14 @@ mod tests {
         let mut set = InFlight::new();
         let context = Context::from_waker(Waker::noop());
         let (sender, receiver) = oneshot::channel::<()>();
-        set.insert(receiver, 1);
+        set.insert(Box::pin(receiver), 1);
         drop(sender);
         let mut got = 0;
         set.drain(&context, |_, number| got += number);
         assert_eq!(got, 1);
         let stale = set.slots[0].waker.clone();
         let (_sender, receiver) = oneshot::channel::<()>();
-        set.insert(receiver, 2);
+        set.insert(Box::pin(receiver), 2);
         stale.wake();
         set.drain(&context, |_, _| panic!("nothing is ready"));
         assert_eq!(set.len(), 1);

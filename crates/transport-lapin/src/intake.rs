@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::sync::watch;
 
+use crate::outlet::Cost;
+
 /// How many bytes lapin may hold that its socket has not taken. It would take any number.
 const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
 /// How many messages, likewise.
@@ -75,14 +77,14 @@ pub(crate) struct Unwritten {
 }
 
 impl Unwritten {
-    pub(crate) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add(&self, cost: Cost) {
+        self.bytes.fetch_add(cost.bytes, Ordering::Relaxed);
+        self.messages.fetch_add(cost.messages, Ordering::Relaxed);
     }
 
-    pub(crate) fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.messages.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn remove(&self, cost: Cost) {
+        self.bytes.fetch_sub(cost.bytes, Ordering::Relaxed);
+        self.messages.fetch_sub(cost.messages, Ordering::Relaxed);
     }
 
     /// Whether lapin may have one more.

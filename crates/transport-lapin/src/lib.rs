@@ -49,6 +49,7 @@ mod in_flight;
 mod intake;
 mod ledger;
 mod line;
+mod outlet;
 mod probe;
 mod publisher;
 mod shared;

@@ -7,65 +7,41 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use amqp_broker::{Confirms, is_direct_reply_address, kind_of_end};
+use amqp_broker::kind_of_end;
 use futures_util::future::{Either, select};
-use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Confirmation};
-use rpc_core::{Address, ErrorKind, Message, TransportError, Verdict};
+use lapin::Confirmation;
+use rpc_core::{ErrorKind, TransportError};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::convert;
 use crate::error;
 use crate::in_flight::InFlight;
-use crate::intake::{Intake, Unwritten};
+use crate::intake::Intake;
 use crate::ledger::{Answer, Ledger, Mark, Open};
+use crate::outlet::{Handed, Outgoing, Outlet, Sent};
 use crate::shared::{Shared, State};
 
 /// How many messages may wait to be taken by the task.
 pub(crate) const ROOM: usize = 512;
 /// How many it keeps that cannot be handed over yet.
 const MOST_WAITING: usize = 512;
-/// What lapin and this task take for a message of no length, about.
-const OVERHEAD: usize = 512;
-
-/// A message on its way to the task.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) to: Address,
-    pub(crate) message: Message,
-    pub(crate) deadline: Instant,
-    /// `None` when nobody is told.
-    pub(crate) verdict: Option<Verdict>,
-}
-
-impl Outgoing {
-    fn fail(self, error: &TransportError) {
-        if let Some(verdict) = self.verdict {
-            verdict.settle(Err(error.clone()));
-        }
-    }
-}
-
-/// Publishes what `receiver` yields, until nobody sends any more or the channel ends.
-///
-/// One task and one channel: lapin numbers a publish and puts it into its queue in two steps, so
-/// that two threads could make it take the confirmation of one publish for that of another.
+/// Publishes what `receiver` yields, and learns what becomes of that and of what callers have handed
+/// over themselves, until nobody sends any more or the channel ends.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    channel: Channel,
-    receiver: mpsc::Receiver<Outgoing>,
+    outlet: Arc<Outlet>,
+    receiver: mpsc::Receiver<Sent>,
     intake: Arc<Intake>,
 ) {
     let mut publisher = Publisher {
         shared,
-        channel: Arc::new(channel),
+        outlet,
         receiver,
         intake,
         waiting: VecDeque::new(),
         in_flight: InFlight::new(),
         ledger: Ledger::default(),
-        unwritten: Arc::default(),
         expiry: None,
     };
     let mut over = publisher.shared.over();
@@ -83,13 +59,12 @@ pub(crate) async fn run(
 
 struct Publisher {
     shared: Arc<Shared>,
-    channel: Arc<Channel>,
-    receiver: mpsc::Receiver<Outgoing>,
+    outlet: Arc<Outlet>,
+    receiver: mpsc::Receiver<Sent>,
     intake: Arc<Intake>,
     waiting: VecDeque<Outgoing>,
     in_flight: InFlight<lapin::Result<Confirmation>, Option<Open>>,
     ledger: Ledger,
-    unwritten: Arc<Unwritten>,
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
@@ -99,11 +74,12 @@ impl Publisher {
             if let Err(error) = self.collect(context) {
                 return Poll::Ready(Err(error));
             }
+            let known = self.in_flight.len();
             let senders_gone = self.receive(context);
-            if senders_gone && self.waiting.is_empty() && self.unwritten.is_nothing() {
+            if senders_gone && self.waiting.is_empty() && self.outlet.unwritten().is_nothing() {
                 self.intake.set_written();
             }
-            if self.hand_over(context) {
+            if self.hand_over(context) || self.in_flight.len() > known {
                 // The new ones are polled for the first time by collecting.
                 continue;
             }
@@ -119,20 +95,27 @@ impl Publisher {
     /// Takes in what lapin knows by now, and decides what can be decided.
     fn collect(&mut self, context: &Context<'_>) -> Result<(), TransportError> {
         let mut failed = None;
-        let ledger = &mut self.ledger;
         let mut failed_ones = Vec::new();
-        self.in_flight.drain(context, |result, open| match result {
-            Ok(confirmation) => {
-                if let Some(open) = open {
-                    note(ledger, open, confirmation);
+        loop {
+            let ledger = &mut self.ledger;
+            self.in_flight.drain(context, |result, open| match result {
+                Ok(confirmation) => {
+                    if let Some(open) = open {
+                        note(ledger, open, confirmation);
+                    }
                 }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    failed_ones.extend(open);
+                }
+            });
+            // What was completed by now was handed over before. When nothing of that is left to be
+            // taken in, no completion was passed over, which the ledger depends on.
+            if !self.take_in_handed() {
+                break;
             }
-            Err(error) => {
-                failed.get_or_insert(error);
-                failed_ones.extend(open);
-            }
-        });
-        ledger.settle(self.in_flight.len() + failed_ones.len());
+        }
+        self.ledger.settle(self.in_flight.len() + failed_ones.len());
         let Some(failed) = failed else {
             return Ok(());
         };
@@ -145,6 +128,25 @@ impl Publisher {
         Err(error)
     }
 
+    /// Takes in what callers have handed over. Tells whether that was anything.
+    fn take_in_handed(&mut self) -> bool {
+        let outlet = Arc::clone(&self.outlet);
+        // So that none is with lapin and not in the line. What is on the long way comes behind them.
+        let _order = outlet.order();
+        let mut any = false;
+        while let Ok(sent) = self.receiver.try_recv() {
+            match sent {
+                Sent::Handed(handed) => self.watch(handed),
+                Sent::Outgoing(outgoing) => {
+                    self.waiting.push_back(outgoing);
+                    break;
+                }
+            }
+            any = true;
+        }
+        any
+    }
+
     /// Fills the waiting line. Tells whether nobody can send any more.
     fn receive(&mut self, context: &mut Context<'_>) -> bool {
         if self.intake.poll_closed(context).is_ready() {
@@ -152,7 +154,8 @@ impl Publisher {
         }
         while self.waiting.len() < MOST_WAITING {
             match self.receiver.poll_recv(context) {
-                Poll::Ready(Some(outgoing)) => self.waiting.push_back(outgoing),
+                Poll::Ready(Some(Sent::Outgoing(outgoing))) => self.waiting.push_back(outgoing),
+                Poll::Ready(Some(Sent::Handed(handed))) => self.watch(handed),
                 Poll::Ready(None) => return true,
                 Poll::Pending => return false,
             }
@@ -168,7 +171,8 @@ impl Publisher {
         }
         loop {
             match self.receiver.poll_recv(context) {
-                Poll::Ready(Some(outgoing)) => outgoing.fail(&inbox_closed()),
+                Poll::Ready(Some(Sent::Outgoing(outgoing))) => outgoing.fail(&inbox_closed()),
+                Poll::Ready(Some(Sent::Handed(handed))) => self.watch(handed),
                 Poll::Ready(None) => return true,
                 Poll::Pending => return false,
             }
@@ -181,7 +185,7 @@ impl Publisher {
             return false;
         }
         let mut any = false;
-        while self.unwritten.has_room() {
+        while self.outlet.unwritten().has_room() {
             let Some(outgoing) = self.waiting.pop_front() else {
                 break;
             };
@@ -189,50 +193,15 @@ impl Publisher {
                 outgoing.fail(&too_late());
                 continue;
             }
-            self.send(outgoing);
+            if let Some(handed) = self.outlet.hand_over(outgoing) {
+                self.watch(handed);
+            }
             any = true;
         }
         any
     }
 
-    fn send(&mut self, outgoing: Outgoing) {
-        let Outgoing {
-            to,
-            message,
-            verdict,
-            ..
-        } = outgoing;
-        let properties = convert::properties(&message);
-        let header_len = convert::header_len(&message);
-        let options = BasicPublishOptions {
-            mandatory: self.shared.config.confirms == Confirms::On && !is_direct_reply_address(&to),
-            immediate: false,
-        };
-        let exchange = convert::short(to.exchange_name());
-        let routing_key = convert::short(to.routing_key());
-        let open = verdict.map(|verdict| Open {
-            mark: Mark {
-                exchange: to.exchange_name().clone(),
-                routing_key: to.routing_key().clone(),
-                correlation_id: message.correlation_id,
-                message_id: message.message_id,
-            },
-            verdict,
-        });
-        let cost = OVERHEAD + header_len + message.body.len();
-        let body = message.body;
-        let channel = Arc::clone(&self.channel);
-        let unwritten = Arc::clone(&self.unwritten);
-        unwritten.add(cost);
-        let publish = async move {
-            let written = channel
-                .basic_publish(exchange, routing_key, options, &body, properties)
-                .await;
-            unwritten.remove(cost);
-            // What waits for its confirmation needs the body no longer.
-            drop(body);
-            written?.await
-        };
+    fn watch(&mut self, Handed { publish, open }: Handed) {
         self.in_flight.insert(publish, open);
     }
 
@@ -287,8 +256,14 @@ impl Publisher {
             outgoing.fail(&gone);
         }
         // Not `try_recv`, which passes over one that is just being put in.
-        while let Some(outgoing) = self.receiver.recv().await {
-            outgoing.fail(&gone);
+        while let Some(sent) = self.receiver.recv().await {
+            match sent {
+                Sent::Outgoing(outgoing) => outgoing.fail(&gone),
+                Sent::Handed(Handed { open, .. }) => {
+                    open.into_iter()
+                        .for_each(|open| open.verdict.settle(Err(error.clone())));
+                }
+            }
         }
     }
 }

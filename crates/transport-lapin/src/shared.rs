@@ -19,7 +19,8 @@ use crate::direct::Safety;
 use crate::error;
 use crate::gate::Gate;
 use crate::line::Line;
-use crate::publisher::{self, Outgoing};
+use crate::outlet::{Outlet, Sent};
+use crate::publisher;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -29,7 +30,9 @@ pub(crate) struct Shared {
     pub(crate) publishing: Link,
     pub(crate) consuming: Link,
     pub(crate) gate: Gate,
-    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    pub(crate) outgoing: mpsc::Sender<Sent>,
+    /// The channel that all publish on, but for a direct inbox. Set before there is a transport.
+    outlet: OnceLock<Arc<Outlet>>,
     /// Whether direct reply-to may be used at all.
     pub(crate) safety: Safety,
     direct: RwLock<Slot>,
@@ -48,7 +51,7 @@ enum Slot {
     #[default]
     Free,
     Reserved,
-    Taken(ConsumerId, mpsc::Sender<Outgoing>),
+    Taken(ConsumerId, mpsc::Sender<Sent>),
 }
 
 /// The slot of the direct inbox while one is being opened. Dropped, it is free again.
@@ -57,7 +60,7 @@ pub(crate) struct Reservation(Arc<Shared>);
 
 impl Reservation {
     /// From now on the requests of `inbox` go to `requests`.
-    pub(crate) fn take(self, inbox: ConsumerId, requests: mpsc::Sender<Outgoing>) {
+    pub(crate) fn take(self, inbox: ConsumerId, requests: mpsc::Sender<Sent>) {
         *self.0.direct_slot() = Slot::Taken(inbox, requests);
     }
 }
@@ -87,7 +90,7 @@ impl Shared {
         runtime: Handle,
         publishing: Link,
         consuming: Link,
-        outgoing: mpsc::Sender<Outgoing>,
+        outgoing: mpsc::Sender<Sent>,
     ) -> Self {
         Self {
             safety: Safety::new(&config),
@@ -97,6 +100,7 @@ impl Shared {
             consuming,
             gate: Gate::default(),
             outgoing,
+            outlet: OnceLock::new(),
             direct: RwLock::default(),
             state: AtomicU8::new(State::Open as u8),
             cause: OnceLock::new(),
@@ -112,6 +116,14 @@ impl Shared {
 
     pub(crate) fn consuming_link(&self) -> &Link {
         &self.consuming
+    }
+
+    pub(crate) fn set_outlet(&self, outlet: Arc<Outlet>) {
+        let _ = self.outlet.set(outlet);
+    }
+
+    pub(crate) fn outlet(&self) -> Option<&Outlet> {
+        self.outlet.get().map(|outlet| &**outlet)
     }
 
     pub(crate) fn state(&self) -> State {
@@ -306,7 +318,7 @@ impl Shared {
     }
 
     /// Where publishes go that are to be answered in the direct inbox.
-    pub(crate) fn direct(&self) -> Option<mpsc::Sender<Outgoing>> {
+    pub(crate) fn direct(&self) -> Option<mpsc::Sender<Sent>> {
         let slot = self.direct.read().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
             Slot::Taken(_, requests) => Some(requests.clone()),

@@ -31,7 +31,8 @@ use crate::error;
 use crate::home::{self, Home};
 use crate::intake::Intake;
 use crate::line::{Line, Settling};
-use crate::publisher::{self, Outgoing};
+use crate::outlet::{Outgoing, Outlet, Sent};
+use crate::publisher;
 use crate::shared::{Shared, State};
 
 /// The frame that our largest message header fits in any case.
@@ -62,7 +63,7 @@ impl LapinTransport {
     /// Waits for room in the line of outgoing messages.
     async fn wait_for_room(
         &self,
-        line: mpsc::Sender<Outgoing>,
+        line: mpsc::Sender<Sent>,
         outgoing: Outgoing,
     ) -> Result<(), TransportError> {
         // The caller's executor may have no timer, so ours waits.
@@ -70,7 +71,8 @@ impl LapinTransport {
         let shared = Arc::clone(&self.shared);
         self.shared.runtime.spawn(async move {
             let deadline = outgoing.deadline.into();
-            let result = match tokio::time::timeout_at(deadline, line.send(outgoing)).await {
+            let sending = line.send(Sent::Outgoing(outgoing));
+            let result = match tokio::time::timeout_at(deadline, sending).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(shared.no_intake()),
                 Err(_) => Err(publisher::too_late()),
@@ -146,7 +148,6 @@ impl Transport for LapinTransport {
         } else {
             None
         };
-        let line = direct.as_ref().unwrap_or(&self.shared.outgoing);
         let (verdict, confirm) = match self.shared.config.confirms {
             Confirms::On => {
                 let (verdict, confirm) = Confirm::open();
@@ -154,19 +155,31 @@ impl Transport for LapinTransport {
             }
             Confirms::Off => (None, Confirm::unrequested()),
         };
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             to: to.clone(),
             message,
             deadline,
             verdict,
+            queued: None,
         };
-        match line.try_send(outgoing) {
+        let line = direct.as_ref().unwrap_or(&self.shared.outgoing);
+        // A direct inbox that is closed turns away what lapin has not got, so that goes the long way.
+        if direct.is_none()
+            && let Some(outlet) = self.shared.outlet()
+        {
+            match outlet.try_hand_over(outgoing, &self.shared.gate, line) {
+                Ok(()) => return Ok(confirm),
+                Err(waits) => outgoing = *waits,
+            }
+            outgoing.queued = Some(outlet.queue());
+        }
+        match line.try_send(Sent::Outgoing(outgoing)) {
             Ok(()) => Ok(confirm),
-            Err(TrySendError::Full(outgoing)) => {
+            Err(TrySendError::Full(Sent::Outgoing(outgoing))) => {
                 self.wait_for_room(line.clone(), outgoing).await?;
                 Ok(confirm)
             }
-            Err(TrySendError::Closed(_)) => Err(self.shared.no_intake()),
+            Err(_) => Err(self.shared.no_intake()),
         }
     }
 
@@ -372,7 +385,8 @@ async fn consume_direct(shared: &Arc<Shared>) -> Result<(Line, lapin::Consumer),
     )
     .with_intake(Arc::clone(&intake));
     let (outgoing, receiver) = mpsc::channel(publisher::ROOM);
-    let task = publisher::run(Arc::clone(shared), channel, receiver, intake);
+    let outlet = Arc::new(Outlet::new(channel, shared.config.confirms));
+    let task = publisher::run(Arc::clone(shared), outlet, receiver, intake);
     shared.add_publisher(tokio::spawn(task));
     slot.take(line.id, outgoing);
     Ok((line, stream))

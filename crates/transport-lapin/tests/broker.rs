@@ -89,6 +89,36 @@ fn exactly_the_unroutable_half_of_many_pipelined_publishes_has_no_route() {
 
 #[test]
 #[ignore = "needs RabbitMQ: run cargo xtask test"]
+fn of_what_many_threads_publish_at_once_each_message_has_its_own_verdict() {
+    let _alone = alone();
+    let transport = connected();
+    let somebody = Address::queue(queue(&transport));
+    let nobody = Address::queue(name("nobody"));
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (transport, somebody, nobody) = (&transport, &somebody, &nobody);
+            scope.spawn(move || {
+                let confirms: Vec<_> = (0..2_000)
+                    .map(|number| {
+                        let to = if number % 3 == 0 { nobody } else { somebody };
+                        let message = numbered(thread * 10_000 + number);
+                        wait(transport.publish(to, message, soon())).unwrap()
+                    })
+                    .collect();
+                for (number, confirm) in confirms.into_iter().enumerate() {
+                    let verdict = wait(confirm).map_err(|error| error.kind());
+                    let returned = Err(ErrorKind::NoRoute);
+                    let expected = if number % 3 == 0 { returned } else { Ok(()) };
+                    assert_eq!(verdict, expected, "{thread}: {number}");
+                }
+            });
+        }
+    });
+    wait(transport.close()).unwrap();
+}
+
+#[test]
+#[ignore = "needs RabbitMQ: run cargo xtask test"]
 fn publishes_that_cannot_be_told_apart_are_all_settled() {
     let _alone = alone();
     let transport = connected();
