@@ -3,11 +3,13 @@
 //! Where the broker is and who we are ([`AmqpUrl`], [`AmqpConfig`], [`Endpoints`]), how to get a socket to it and how to cut that
 //! socket when a library waits for ever ([`dial`], [`KillSwitch`]), what its reply codes mean
 //! ([`kind_of_reply_code`]), how our queues are declared ([`QueueDeclaration`]), which of its
-//! versions must not be asked for direct reply-to ([`direct_reply_to_is_safe`]), and how to take
-//! secrets out of a library's error text ([`scrub`]).
+//! versions must not be asked for direct reply-to ([`direct_reply_to_is_safe`]), which
+//! acknowledgements travel as one ([`Settled`]), and how to take secrets out of a library's error text
+//! ([`scrub`]).
 //!
 //! No client library is used here, and nothing of AMQP is spoken.
 
+mod acks;
 mod choices;
 mod config;
 mod dial;
@@ -20,6 +22,7 @@ mod scrub;
 mod timeouts;
 mod url;
 
+pub use self::acks::{Reach, Settled};
 pub use self::choices::{Confirms, DirectReplyTo};
 pub use self::config::AmqpConfig;
 pub use self::dial::{ENDED_EARLY, NOT_AMQP, dial, is_hang_up};

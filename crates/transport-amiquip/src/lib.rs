@@ -66,7 +66,6 @@
 //! With [`Confirms::Off`] a publish resolves as it is handed over, and nothing is mandatory. A
 //! message without a queue, or refused by a full one, is lost without a word.
 
-mod acks;
 mod connector;
 mod consumer;
 mod convert;

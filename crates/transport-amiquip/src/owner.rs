@@ -6,11 +6,10 @@ use amiquip::{
     AmqpValue, Channel, Consumer, ConsumerMessage, ConsumerOptions, Delivery, FieldTable,
     QueueDeclareOptions,
 };
-use amqp_broker::{Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration};
+use amqp_broker::{Argument, Confirms, DIRECT_REPLY_TO, QueueDeclaration, Reach, Settled};
 use crossbeam_channel::{Receiver, RecvError, Sender, never, select};
 use rpc_core::{ConsumerId, ShortString, TransportError};
 
-use crate::acks::{Reach, Settled};
 use crate::feed::{Feed, Order, Settle};
 use crate::life::Life;
 use crate::link::Side;

@@ -55,6 +55,8 @@ impl LapinConsumer {
             return Poll::Ready(Ok(Some(self.deliver(delivery))));
         }
         self.line.settled();
+        // Nothing more is at hand.
+        self.line.send_acks();
         self.shared.forget_if_done(&self.line);
         match next {
             Poll::Pending if state == State::Open => Poll::Pending,

@@ -21,6 +21,7 @@ use crate::error;
 use crate::outlet::Outlet;
 use crate::publisher;
 use crate::shared::Shared;
+use crate::sweep;
 
 /// How long tasks may take to notice that their connections are gone.
 const TIDY: Duration = Duration::from_millis(500);
@@ -142,6 +143,7 @@ async fn connect(config: AmqpConfig) -> Result<Arc<Shared>, TransportError> {
     let shared = Shared::new(config, runtime, publishing, consuming, outgoing);
     let shared = Arc::new(shared);
     watch_over(&shared);
+    tokio::spawn(sweep::run(Arc::clone(&shared)));
     match timeout_at(deadline.into(), publish_channel(&shared)).await {
         Ok(Ok(channel)) => {
             let outlet = Arc::new(Outlet::new(channel, shared.config.confirms));
@@ -206,6 +208,7 @@ fn watch_over(shared: &Arc<Shared>) {
 
 async fn close(shared: &Shared) {
     shared.shut();
+    shared.send_acks();
     let both = future::join(
         shared.publishing.connection.close(200, "bye".into()),
         shared.consuming.connection.close(200, "bye".into()),

@@ -53,6 +53,7 @@ mod outlet;
 mod probe;
 mod publisher;
 mod shared;
+mod sweep;
 mod transport;
 
 pub use amqp_broker::{

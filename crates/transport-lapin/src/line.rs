@@ -1,12 +1,14 @@
 //! A consumer as the transport knows it: its channel, its state, what it has not settled.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use amqp_broker::{Reach, Settled};
 
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
-use lapin::options::{BasicCancelOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions};
 use rpc_core::{ConsumerId, ShortString};
 
 use crate::intake::Intake;
@@ -25,7 +27,27 @@ pub(crate) struct Line {
     state: AtomicU8,
     /// Deliveries handed out and not settled, and the one that is perhaps being handed out.
     unsettled: AtomicUsize,
+    acks: Mutex<Acks>,
+    /// So many acknowledgements go out in any case.
+    most_held: usize,
     pub(crate) waker: AtomicWaker,
+}
+
+/// Acknowledgements on their way to lapin, which costs the same for one as for many, to us and to the
+/// broker. So they wait until their consumer finds nothing more to receive, or a millisecond.
+///
+/// Locked while lapin gets one: one for many must not overtake what it takes for settled.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    held: Vec<u64>,
+    settled: Settled,
+}
+
+impl Acks {
+    /// One was settled in a way of its own, and lapin has got that.
+    pub(crate) fn note(&mut self, tag: u64) {
+        self.settled.note(tag);
+    }
 }
 
 /// Whether deliveries are settled one by one, or by being sent.
@@ -44,6 +66,7 @@ impl Line {
         settling: Settling,
         channel: Channel,
         stream: lapin::Consumer,
+        prefetch: u16,
     ) -> Self {
         Self {
             id: ConsumerId::unique(),
@@ -54,6 +77,8 @@ impl Line {
             stream,
             state: AtomicU8::new(OPEN),
             unsettled: AtomicUsize::new(0),
+            acks: Mutex::default(),
+            most_held: usize::from(prefetch / 2).max(1),
             waker: AtomicWaker::new(),
         }
     }
@@ -71,6 +96,8 @@ impl Line {
     /// No delivery comes out any more. Tells whether this call was the one that ended it.
     pub(crate) fn end(&self) -> bool {
         let ended = self.state.swap(ENDED, Ordering::AcqRel) == OPEN;
+        // Nothing is held from now on.
+        self.send_acks();
         self.waker.wake();
         ended
     }
@@ -83,6 +110,54 @@ impl Line {
     /// One less to settle.
     pub(crate) fn settled(&self) {
         self.unsettled.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Holds an acknowledgement back for a moment. Tells whether it is the first to be held; none where
+    /// nothing is held any more, since the consumer has ended.
+    pub(crate) fn hold_ack(&self, tag: u64) -> Option<bool> {
+        let mut acks = self.acks();
+        if !self.is_open() {
+            return None;
+        }
+        acks.held.push(tag);
+        let first = acks.held.len() == 1;
+        if acks.held.len() >= self.most_held {
+            self.send(&mut acks);
+        }
+        Some(first)
+    }
+
+    /// Gives lapin the acknowledgements that are held. Tells whether there were any.
+    pub(crate) fn send_acks(&self) -> bool {
+        let mut acks = self.acks();
+        let any = !acks.held.is_empty();
+        if any {
+            self.send(&mut acks);
+        }
+        any
+    }
+
+    fn send(&self, acks: &mut Acks) {
+        let Acks { held, settled } = acks;
+        held.sort_unstable();
+        let run = match settled.acknowledge(held.iter().copied()) {
+            Reach::Run(run) => run,
+            Reach::Apart => 0,
+        };
+        let last = held[..run].last().map(|&last| (last, run > 1));
+        let alone = held[run..].iter().map(|&tag| (tag, false));
+        for (tag, multiple) in last.into_iter().chain(alone) {
+            // One poll puts it into lapin's queue. An error is that of a channel that is gone, and then
+            // what it delivered comes again.
+            let options = BasicAckOptions { multiple };
+            let _ = self.channel.basic_ack(tag, options).now_or_never();
+        }
+        self.unsettled.fetch_sub(held.len(), Ordering::AcqRel);
+        held.clear();
+    }
+
+    pub(crate) fn acks(&self) -> MutexGuard<'_, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the channel has no use left.

@@ -21,6 +21,7 @@ use crate::gate::Gate;
 use crate::line::Line;
 use crate::outlet::{Outlet, Sent};
 use crate::publisher;
+use crate::sweep::Sweep;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) publishing: Link,
     pub(crate) consuming: Link,
     pub(crate) gate: Gate,
+    pub(crate) sweep: Sweep,
     pub(crate) outgoing: mpsc::Sender<Sent>,
     /// The channel that all publish on, but for a direct inbox. Set before there is a transport.
     outlet: OnceLock<Arc<Outlet>>,
@@ -99,6 +101,7 @@ impl Shared {
             publishing,
             consuming,
             gate: Gate::default(),
+            sweep: Sweep::default(),
             outgoing,
             outlet: OnceLock::new(),
             direct: RwLock::default(),
@@ -374,6 +377,13 @@ impl Shared {
                 Ordering::Acquire,
             )
             .is_ok()
+    }
+
+    /// Sends the acknowledgements that are held back. Tells whether there were any.
+    pub(crate) fn send_acks(&self) -> bool {
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        let sent = lines.values().flatten().map(|line| line.send_acks());
+        sent.fold(false, |any, sent| any | sent)
     }
 
     fn wake_lines(&self) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// A `multiple` acknowledgement takes everything up to its number, so it is only right when all of
 /// that is settled already or is part of the same run.
 #[derive(Debug, Default)]
-pub(crate) struct Settled {
+pub struct Settled {
     /// All up to here are.
     floor: u64,
     /// The runs above that are, by their first numbers, with their last. An open delivery lies
@@ -16,8 +16,9 @@ pub(crate) struct Settled {
 }
 
 /// How far the acknowledgements at hand reach.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "both are to be handled")]
+pub enum Reach {
     /// The first so many, in order of their numbers, are covered by a `multiple` one for the last.
     Run(usize),
     /// None of them: each goes alone.
@@ -26,7 +27,7 @@ pub(crate) enum Reach {
 
 impl Settled {
     /// Takes note of one that is settled in a way of its own.
-    pub(crate) fn note(&mut self, tag: u64) {
+    pub fn note(&mut self, tag: u64) {
         if tag <= self.floor {
             return;
         }
@@ -45,7 +46,7 @@ impl Settled {
     }
 
     /// Takes note of `tags`, which are to be acknowledged and come sorted, and says how.
-    pub(crate) fn acknowledge(&mut self, tags: impl Iterator<Item = u64>) -> Reach {
+    pub fn acknowledge(&mut self, tags: impl Iterator<Item = u64>) -> Reach {
         let mut run = 0;
         for (place, tag) in tags.enumerate() {
             self.note(tag);
