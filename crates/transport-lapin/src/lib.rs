@@ -13,6 +13,11 @@
 //! lapin's automatic recovery stays off: it hangs for ever in several ways, and
 //! reconnecting is the business of `rpc-core`.
 //!
+//! Whoever publishes gives lapin the message in its own thread, and whoever acknowledges leaves that to
+//! the consumer, which sends all at once when it has nothing more to receive. The thread of the
+//! transport minds what has to wait: confirms, messages while the broker takes none, acknowledgements
+//! whose consumer does not look for a millisecond.
+//!
 //! # What to know
 //!
 //! * **Returned messages.** lapin logs each one, body included, at `WARN` under the target
