@@ -105,7 +105,9 @@ impl LinkState {
             | Self::Connecting {
                 cause: Some(cause), ..
             } => Some(cause.clone()),
-            Self::Connecting { cause: None, .. } => error(ErrorKind::Connect, "not connected yet"),
+            Self::Connecting { cause: None, .. } => {
+                error(ErrorKind::Connect, "the first attempt is under way")
+            }
         }
     }
 }

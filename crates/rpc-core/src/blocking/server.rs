@@ -101,7 +101,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         options: ServerOptions,
         runtime: Runtime,
     ) -> Result<Self, TransportError> {
-        let cell = LinkCell::new(Link::given(Instant::now()), options.observer.0.clone());
+        let cell = options.link(Link::given(Instant::now()));
         let concurrency = options.concurrency.get();
         let house = house(service, options, runtime, false);
         let transport = Arc::new(transport);
@@ -123,7 +123,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let endpoints = connector.endpoints();
         let link = Link::new(endpoints, options.backoff, seed, Instant::now());
-        let cell = LinkCell::new(link, options.observer.0.clone());
+        let cell = options.link(link);
         let concurrency = options.concurrency.get();
         let house = house(service, options, runtime, true);
         let life = {

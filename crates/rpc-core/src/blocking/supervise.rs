@@ -74,7 +74,7 @@ where
 {
     let generation = Generation::FIRST;
     if let Some(cause) = tenant.stay(generation, transport, stay) {
-        cell.handle_lost(generation, cause.clone());
+        cell.handle_lost(generation, &cause);
         tenant.depart(generation, cause);
     }
 }
@@ -91,7 +91,7 @@ fn live<T: Transport, N: Tenant<T>>(
     };
     if let Some(cause) = tenant.stay(generation, transport, stay) {
         tracing::debug!(%cause, %generation, "the connection was lost");
-        cell.handle_lost(generation, cause.clone());
+        cell.handle_lost(generation, &cause);
         tenant.depart(generation, cause);
         // It has ended already, as a rule; what is left of it need not be waited for.
         drop(begin_to_close(transport));

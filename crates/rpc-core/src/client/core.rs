@@ -14,7 +14,7 @@ use super::stats::{ClientStats, Tally};
 use super::table::{Seat, Table, given_up};
 use super::{ClientOptions, GIVE_UP, Stub};
 use crate::Inbox;
-use crate::link::{CLOSE_LIMIT, LinkCell};
+use crate::link::{CLOSE_LIMIT, LinkCell, Whose};
 
 /// A client without the I/O.
 #[derive(Debug)]
@@ -35,9 +35,13 @@ pub(crate) struct Core<T> {
 
 impl<T> Core<T> {
     pub(crate) fn new(options: ClientOptions, link: Link, owned: bool) -> Arc<Self> {
+        let whose = Whose {
+            role: "client",
+            queue: options.service.routing_key().clone(),
+        };
         Arc::new(Self {
             table: Table::new(options.limits),
-            cell: LinkCell::new(link, options.observer.0.clone()),
+            cell: LinkCell::new(link, options.observer.0.clone(), whose),
             owned,
             budget: Budget::new(&options.retry),
             tally: Tally::default(),

@@ -1,6 +1,7 @@
 //! The link machine behind its lock, and who waits for it to be up.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use rpc_proto::TransportError;
 use rpc_proto::link::{Generation, Link, LinkState, Step, needs_operator};
+use rpc_proto::{ShortString, TransportError};
 
 use crate::Observer;
 use crate::race::{First, race};
@@ -22,19 +23,29 @@ pub(crate) struct LinkCell {
     /// How often it has changed.
     changes: AtomicU64,
     observer: Option<Arc<dyn Observer>>,
+    whose: Whose,
+}
+
+/// Whose link it is, for the log.
+pub(crate) struct Whose {
+    pub(crate) role: &'static str,
+    pub(crate) queue: ShortString,
 }
 
 struct Inner {
     link: Link,
+    /// Since when there has been no connection, where that was logged.
+    down_since: Option<Instant>,
     /// Who waits, by the number of its wait.
     waiting: HashMap<u64, Waker>,
     waits: u64,
 }
 
 impl LinkCell {
-    pub(crate) fn new(link: Link, observer: Option<Arc<dyn Observer>>) -> Arc<Self> {
+    pub(crate) fn new(link: Link, observer: Option<Arc<dyn Observer>>, whose: Whose) -> Arc<Self> {
         let inner = Mutex::new(Inner {
             link,
+            down_since: None,
             waiting: HashMap::new(),
             waits: 0,
         });
@@ -42,6 +53,7 @@ impl LinkCell {
             inner,
             changes: AtomicU64::new(0),
             observer,
+            whose,
         })
     }
 
@@ -67,31 +79,52 @@ impl LinkCell {
         let generation = inner.link.handle_up(Instant::now())?;
         // Under the lock: an end that comes in between would be undone by a late arrival.
         arrive(generation);
+        let down_since = inner.down_since.take();
         self.tell(inner);
+        let Whose { role, queue } = &self.whose;
+        match down_since.map(|since| since.elapsed()) {
+            Some(after) => tracing::info!(role, %queue, ?after, "connected again"),
+            None => tracing::debug!(role, %queue, "connected"),
+        }
         Some(generation)
     }
 
     pub(crate) fn handle_failed(&self, cause: &TransportError) {
         let mut inner = self.lock();
         let is_news = inner.link.handle_failed(Instant::now(), cause.clone());
+        if is_news {
+            inner.down_since.get_or_insert_with(Instant::now);
+        }
         self.tell(inner);
-        if needs_operator(cause.kind()) {
-            // For the operator to read each time: those times are far apart.
-            tracing::warn!(%cause, "no connection, and trying again will not mend it");
-        } else if is_news {
-            tracing::warn!(%cause, "could not connect, and goes on trying");
+        let Whose { role, queue } = &self.whose;
+        let why = Chain(cause);
+        if !is_news {
+            tracing::debug!(role, %queue, cause = %why, "could not connect");
+        } else if needs_operator(cause.kind()) {
+            tracing::warn!(role, %queue, cause = %why, "no connection, and trying again will not mend it");
         } else {
-            tracing::debug!(%cause, "could not connect");
+            tracing::warn!(role, %queue, cause = %why, "could not connect, and goes on trying");
         }
     }
 
-    pub(crate) fn handle_lost(&self, generation: Generation, cause: TransportError) {
-        if needs_operator(cause.kind()) {
-            tracing::warn!(%cause, "the connection is lost, and trying again will not mend it");
-        }
+    pub(crate) fn handle_lost(&self, generation: Generation, cause: &TransportError) {
         let mut inner = self.lock();
-        if inner.link.handle_lost(Instant::now(), generation, cause) {
-            self.tell(inner);
+        let now = Instant::now();
+        if !inner.link.handle_lost(now, generation, cause.clone()) {
+            return;
+        }
+        inner.down_since.get_or_insert(now);
+        let given = matches!(inner.link.state(), LinkState::Lost(_));
+        self.tell(inner);
+        let Whose { role, queue } = &self.whose;
+        let why = Chain(cause);
+        if given {
+            // Its owner made the transport, and may have closed it.
+            tracing::debug!(role, %queue, cause = %why, "the transport has ended");
+        } else if needs_operator(cause.kind()) {
+            tracing::warn!(role, %queue, cause = %why, "the connection is lost, and trying again will not mend it");
+        } else {
+            tracing::warn!(role, %queue, cause = %why, "the connection is lost");
         }
     }
 
@@ -235,5 +268,19 @@ impl Drop for Wait<'_> {
 impl fmt::Debug for LinkCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LinkCell").field(&self.state()).finish()
+    }
+}
+/// An error with all that it came from, in a line.
+struct Chain<'e>(&'e TransportError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ mod supervise;
 
 use std::time::Duration;
 
-pub(crate) use self::cell::LinkCell;
+pub(crate) use self::cell::{LinkCell, Whose};
 #[cfg(feature = "tokio")]
 pub(crate) use self::supervise::{Tenant, occupy, supervise};
 

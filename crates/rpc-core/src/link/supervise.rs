@@ -79,7 +79,7 @@ pub(crate) async fn occupy<T, N>(
 {
     let generation = Generation::FIRST;
     if let Some(cause) = tenant.stay(generation, &transport, stay).await {
-        cell.handle_lost(generation, cause.clone());
+        cell.handle_lost(generation, &cause);
         tenant.depart(generation, cause);
     }
 }
@@ -98,7 +98,7 @@ async fn live<T: Transport, N: Tenant<T>>(
     match tenant.stay(generation, &transport, stay).await {
         Some(cause) => {
             tracing::debug!(%cause, %generation, "the connection was lost");
-            cell.handle_lost(generation, cause.clone());
+            cell.handle_lost(generation, &cause);
             tenant.depart(generation, cause);
             // It has ended already, as a rule; what is left of it need not be waited for.
             tokio::spawn(async move { close(&transport).await });

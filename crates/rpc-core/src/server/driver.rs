@@ -107,11 +107,10 @@ impl<T: Transport, S: Service> Server<T, S> {
         service: S,
         options: ServerOptions,
     ) -> Result<Self, TransportError> {
-        let observer = options.observer.0.clone();
+        let cell = options.link(Link::given(Instant::now()));
         let plan = Plan::new(service, options, false);
         let transport = Arc::new(transport);
         let stay = plan.house.move_in(&transport).await?;
-        let cell = LinkCell::new(Link::given(Instant::now()), observer);
         plan.house.arrive(Generation::FIRST, &transport, &stay);
         let house = Arc::clone(&plan.house);
         let life = tokio::spawn(occupy(transport, stay, Arc::clone(&cell), house));
@@ -131,7 +130,7 @@ impl<T: Transport, S: Service> Server<T, S> {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let endpoints = connector.endpoints();
         let link = Link::new(endpoints, options.backoff, seed, Instant::now());
-        let cell = LinkCell::new(link, options.observer.0.clone());
+        let cell = options.link(link);
         let plan = Plan::new(service, options, true);
         let house = Arc::clone(&plan.house);
         let life = tokio::spawn(supervise(connector, Arc::clone(&cell), house));

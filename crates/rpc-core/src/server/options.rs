@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rpc_proto::link::Backoff;
+use rpc_proto::link::{Backoff, Link};
 use rpc_proto::server::{Policy, Quarantine, Stats};
 
+use crate::link::{LinkCell, Whose};
 use crate::observe::Observers;
 use crate::{Misdeclared, Observer, QueueKind, QueueSpec, ShortString};
 
@@ -41,6 +42,15 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
+    /// The link of a server with these options.
+    pub(crate) fn link(&self, link: Link) -> Arc<LinkCell> {
+        let whose = Whose {
+            role: "server",
+            queue: self.queue.name.clone(),
+        };
+        LinkCell::new(link, self.observer.0.clone(), whose)
+    }
+
     /// A server of this queue, which is declared first.
     ///
     /// One of a [quorum](QueueSpec::quorum) queue with dead letters has a

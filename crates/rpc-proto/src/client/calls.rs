@@ -452,7 +452,8 @@ fn unknown(otherwise: Mutant) -> Certainty {
 }
 
 fn not_connected() -> TransportError {
-    TransportError::new(ErrorKind::Connect, "rpc", "call").with_detail("not connected yet")
+    TransportError::new(ErrorKind::Connect, "rpc", "call")
+        .with_detail("the first attempt is under way")
 }
 
 fn superseded() -> TransportError {

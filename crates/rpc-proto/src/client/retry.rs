@@ -92,6 +92,10 @@ impl Default for RetryPolicy {
     }
 }
 
+/// A wait for somebody to listen that does not fit into the time that is left is made shorter, but not
+/// than this.
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+
 /// What to do after an attempt.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a driver must handle all of them")]
@@ -262,6 +266,12 @@ impl Attempts {
         let latest = self.latest(budget);
         let (earliest, next) = match next {
             Next::Done(_) => return None,
+            Next::RetryAt(at) if at >= latest && is_no_route(error) => {
+                // Somebody may come to listen until then, and to look costs nothing.
+                let sooner = now + latest.saturating_duration_since(now) / 2;
+                let soonest = deadline_after(now, SHORTEST_LOOK);
+                (sooner.max(soonest), Next::RetryAt(sooner))
+            }
             Next::RetryAt(at) => (at, next),
             Next::WhenUp { after, until } => {
                 let until = until.min(latest);
@@ -405,6 +415,11 @@ fn costs(error: &CallError) -> bool {
         CallError::Publish(cause) if cause.kind() == ErrorKind::Closed => false,
         error => error.certainty() == Certainty::MaybeExecuted || strains(error),
     }
+}
+
+/// Whether nobody listens.
+fn is_no_route(error: &CallError) -> bool {
+    matches!(error, CallError::Publish(cause) if cause.kind() == ErrorKind::NoRoute)
 }
 
 /// Whether the broker had no room for the request, or failed at it. Where that is certain the request

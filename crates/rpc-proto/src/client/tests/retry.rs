@@ -147,6 +147,21 @@ fn a_queue_that_may_come_is_waited_for_only_when_told_to() {
 }
 
 #[test]
+fn a_queue_that_may_come_is_looked_for_until_the_time_is_over() {
+    let mut call = Call::new(false, true);
+    call.now += Duration::from_millis(1);
+    let (deadline, mut looks) = (call.attempts.deadline(), 0);
+    while let Some(wait) = call.wait(publish(ErrorKind::NoRoute)) {
+        call.now += wait;
+        looks += 1;
+        assert!(call.now < deadline, "not after its time");
+    }
+    let left = deadline - call.now;
+    assert!(left <= Duration::from_millis(20), "{left:?}");
+    assert!(looks < 45, "nor all the time: {looks}");
+}
+
+#[test]
 fn a_worker_that_stops_passes_its_requests_on() {
     let mut call = Call::plain();
     let draining = || refusal(Reason::Draining, None);
