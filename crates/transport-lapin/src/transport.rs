@@ -301,15 +301,31 @@ impl LapinTransport {
         operation: &'static str,
         settling: impl Future<Output = lapin::Result<()>>,
     ) -> Result<(), TransportError> {
+        // However this ends, also by being dropped: lapin has got it.
+        let _settled = Settles {
+            shared: &self.shared,
+            line,
+        };
         let mut settling = pin!(settling);
         let sent = match settling.as_mut().now_or_never() {
             Some(sent) => Ok(sent),
             None if line.is_open() => Ok(Ok(())),
             None => self.shared.in_time(operation, settling).await,
         };
-        line.settled();
-        self.shared.forget_if_done(line);
         sent?.map_err(|error| self.shared.failed(operation, &error))
+    }
+}
+
+/// One less to settle, when it is dropped.
+struct Settles<'a> {
+    shared: &'a Shared,
+    line: &'a Line,
+}
+
+impl Drop for Settles<'_> {
+    fn drop(&mut self) {
+        self.line.settled();
+        self.shared.forget_if_done(self.line);
     }
 }
 
