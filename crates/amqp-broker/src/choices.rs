@@ -8,8 +8,9 @@ pub enum Confirms {
     #[default]
     On,
     /// Every publish counts as confirmed once it was handed over. A message that reaches no queue, or
-    /// that a full queue refuses, is lost without a word, and its caller learns it by timeout. So is what was handed over just before
-    /// the transport was closed, where the library sends its goodbye ahead of it.
+    /// that a full queue refuses, is lost without a word, and its caller learns it by timeout. So is
+    /// what was handed over just before the transport was closed, where the library sends its goodbye
+    /// ahead of it.
     Off,
 }
 
